@@ -61,22 +61,25 @@ HELP: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "data": (
         "mixed-r1 data look|build|sources|schema [key=value ...]",
         "look PATH: say what the columns of a file are taken for, and show its first row as it will be asked. build: "
-        "build the recipe of the settings, or find it built. sources: list the raw formats that can be read, "
-        "with what is known of their licences. schema: list the columns of a dataset.",
+        "build the recipe of the settings, or the files of data.train, or find it built. sources: list the raw formats "
+        "that can be read, with what is known of their licences. schema: list the columns of a dataset.",
         (),
     ),
     "data look": (
         "mixed-r1 data look PATH [key=value ...]",
         "Say which files a path names, what their columns are taken for and why, which tasks the first rows are, and "
         "what is uncertain; show the first row as it will be asked. A guess is corrected by data.columns.KEY=COLUMN, "
-        "as in data.columns.answer=solution data.columns.task=chart, here and for train data.train=PATH.",
+        "as in data.columns.answer=solution data.columns.task=chart, here and, with data.train=PATH, for plan, data "
+        "build and train. PATH is a file, a folder, FOLDER:SPLIT or ORG/NAME[@REVISION][:SPLIT] of the Hugging Face "
+        "Hub. Forms, keys and examples: orchestration/data/own_data.md.",
         ("data.columns", "data.rows", "data.image_roots", "data.held_out_share", "model.path"),
     ),
     "data build": (
-        "mixed-r1 data build data=RECIPE [key=value ...]",
-        "Build a recipe from its raw sources, or find it built, and print its sources and files: mixed-r1 data build "
-        "data=mixed_45k data.recipe.raw=/raw model=qwen2_5_vl model.path=/models/Qwen2.5-VL-7B-Instruct. Exit code 3: "
-        "the dataset is written, and a source yields no row, has a broken file or lost more than a fifth of its rows.",
+        "mixed-r1 data build data=RECIPE|data.train=PATH [key=value ...]",
+        "Build a recipe from its raw sources, or the files of data.train, or find it built, and print its sources and "
+        "files: mixed-r1 data build data=mixed_45k data.recipe.raw=/raw model=qwen2_5_vl "
+        "model.path=/models/Qwen2.5-VL-7B-Instruct. Exit code 3: the dataset is written, and a source yields no "
+        "row, has a broken file or lost more than a fifth of its rows.",
         ("data.train", "data.recipe.raw", "data.recipe.out", "data.recipe.num_workers", "data.recipe.chunk_rows",
          "data.recipe.allow_loss", "model.path"),
     ),

@@ -1,6 +1,7 @@
 """`mixed-r1 data look PATH`: what the columns of a file are taken for, and its first row as it will be asked."""
 
 import re
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ MAX_ITEMS = 6
 MAX_COLUMN_CHARS = 44
 MAX_CHARS = 800
 """Characters of a question that are shown."""
+NOT_MEASURED = "not measured: the model's folder is not there yet; model.path=FOLDER names one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ def look_lines(own: OwnFiles, config: ExperimentConfig, model: Path | None) -> I
     named = ", ".join(path.relative_to(own.root).as_posix() for path in own.files[:MAX_ITEMS])
     more = f" and {len(own.files) - MAX_ITEMS} more" if len(own.files) > MAX_ITEMS else ""
     yield from _block("files", f"{named}{more} in {own.root}, read as {own.form}")
-    yield from _columns(own)
+    yield from _columns(own, config)
     tasks = Counter(row.task for row in looked.kept)
     if tasks:
         counted = ", ".join(f"{task} {count}" for task, count in tasks.most_common())
@@ -68,12 +70,16 @@ def look_lines(own: OwnFiles, config: ExperimentConfig, model: Path | None) -> I
         yield ""
         yield from _row(looked.kept[0], config)
     notes = [*own.notes, *own.recognised.uncertain]
+    if looked.kept and not any(row.images for row in looked.kept):
+        notes.append("no row has an image: all are asked as text alone; data.columns.images=COLUMN names the column")
     if notes:
         yield ""
         for label, note in zip(["uncertain", *[""] * (len(notes) - 1)], notes, strict=True):
             yield from _block(label, f"- {note}")
     yield ""
-    yield "A column is named by data.columns.KEY=COLUMN; the rows are trained on by mixed-r1 train data.train=PATH"
+    yield "A wrong guess is corrected by data.columns.KEY=COLUMN (orchestration/data/own_data.md lists keys and forms)."
+    yield f"These rows are trained on by mixed-r1 train {shlex.quote(f'data.train={config.data.train}')}, with the"
+    yield "same corrections behind it."
 
 
 def check_first_rows(own: OwnFiles, config: ExperimentConfig, model: Path | None) -> Looked:
@@ -121,12 +127,16 @@ def _ruler(config: ExperimentConfig, model: Path) -> Ruler:
     )
 
 
-def _columns(own: OwnFiles) -> Iterator[str]:
+def _columns(own: OwnFiles, config: ExperimentConfig) -> Iterator[str]:
     reasons = own.recognised.reasons
     rows = [("our field", "column", "why")]
     for key, value in own.recognised.mapping.items():
         spelled = textwrap.shorten(_spelled(value), MAX_COLUMN_CHARS, placeholder=" ...")
         rows.append((key, spelled, reasons.get(key, "")))
+    if own.recognised.images:
+        rows.append(("images_from", own.recognised.images, _set(config, "images_from") or "pictures are there"))
+    if "options" in own.recognised.mapping or _set(config, "answer_is"):
+        rows.append(("answer_is", own.recognised.answer_is, _set(config, "answer_is") or "by the first answers"))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for row, label in zip(rows, ["columns", *[""] * (len(rows) - 1)], strict=True):
         yield f"{label:{LABEL}}{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}".rstrip()
@@ -134,6 +144,10 @@ def _columns(own: OwnFiles) -> Iterator[str]:
     unused = [str(name) for name in own.rows[0] if str(name) not in used]
     if unused:
         yield from _block("not read", ", ".join(unused))
+
+
+def _set(config: ExperimentConfig, key: str) -> str:
+    return "set" if key in config.data.columns else ""
 
 
 def _names(value: Any) -> Iterator[str]:
@@ -184,10 +198,15 @@ def _row(row: Candidate, config: ExperimentConfig) -> Iterator[str]:
     kind = f" (as {row.answer_type})" if row.answer_type else ""
     yield from _block("answer", f"{row.answer}{kind}")
     measured = f"{row.prompt_tokens} tokens, {row.image_tokens} of them of images"
-    yield from _block("prompt", "not measured: the model is not there yet" if row.prompt_tokens is None else measured)
+    yield from _block("prompt", NOT_MEASURED if row.prompt_tokens is None else measured)
 
 
 def _block(label: str, text: str) -> Iterator[str]:
-    lines = [part for line in text.splitlines() or [""] for part in textwrap.wrap(line, WIDTH - LABEL) or [""]]
+    lines = [part for line in text.splitlines() or [""] for part in _wrapped(line) or [""]]
     for name, line in zip([label, *[""] * (len(lines) - 1)], lines, strict=True):
         yield f"{name:{LABEL}}{line}".rstrip()
+
+
+def _wrapped(line: str) -> list[str]:
+    """Return a line in parts; paths and settings stay whole, to be copied."""
+    return textwrap.wrap(line, WIDTH - LABEL, break_long_words=False, break_on_hyphens=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestration.data.sources.fields import is_link
 from orchestration.data.sources.files import find_form, records
 from orchestration.data.sources.findings import SETTING
 from orchestration.data.sources.first_rows import FIRST_ROWS
@@ -51,16 +52,19 @@ class OwnFiles:
     form: str
     """Of the first file: lines, array, table, parquet ..."""
     rows: tuple[Mapping[str, Any], ...]
-    """The first rows, raw."""
+    """The first rows, raw; of the next files too where the first has few."""
     recognised: Recognised
     notes: tuple[str, ...] = ()
     """Which files of a folder are left out, and what is not in the rows."""
 
     @property
     def image_roots(self) -> list[str]:
-        """Folders outside of `root` in which images lie: of a snapshot in the hub's cache that of its repository."""
-        folder = image_root(self.root)
-        return [] if folder == self.root else [str(folder)]
+        """Folders outside of `root` in which images lie: that of `images_from`, and that of a hub's repository."""
+        folders = [image_root(self.root)]
+        if self.recognised.images and not is_link(self.recognised.images):
+            folders.append((self.root / self.recognised.images).resolve())
+        root = self.root.resolve()
+        return [str(folder) for folder in folders if not folder.resolve().is_relative_to(root)]
 
     def source(self, role: Role, *, array: str = "", held_out_share: float = 0.0, label: str = "") -> SourceConfig:
         """Return the source of a recipe that reads these files."""
@@ -117,7 +121,10 @@ def find_own_files(
         ConfigError: There are no rows, a file is damaged or of no known form, the files of a folder have other columns
             than the first, or a question or an answer cannot be found among the columns.
     """
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; correct the path")
     root = path if path.is_dir() else path.parent
+    _check_folder(root, columns.get("images_from"))
     files, notes = _files(path, role, split)
     form, rows = _first_rows(files[0], array)
     folders = ["", *_folders(root), *image_roots]
@@ -131,18 +138,21 @@ def find_own_files(
             has_file=lambda name: _is_file(root, name),
         )
 
-    recognised = found(rows, files[0])
+    recognised, first = found(rows, files[0]), list(rows)
     known = set(rows[0])
     for other in files[1:]:
         _, others = _first_rows(other, array)
+        first += others[: FIRST_ROWS - len(first)]
         if set(others[0]) != known and found(others, other).mapping != recognised.mapping:
             raise ConfigError(
                 f"{path} holds files with other columns: {files[0].name} has {_listed(rows[0])}, {other.name} has "
                 f"{_listed(others[0])}; name one file, or a folder for each kind"
             )
+    if len(first) > len(rows):  # small files, such as one for each picture
+        recognised = found(first, files[0])
     notes += [*_several_folders(files, root), *_pictures_left(recognised, root)]
     return OwnFiles(
-        root=root, files=tuple(files), form=form, rows=tuple(rows), recognised=recognised, notes=tuple(notes)
+        root=root, files=tuple(files), form=form, rows=tuple(first), recognised=recognised, notes=tuple(notes)
     )
 
 
@@ -169,6 +179,15 @@ def _pictures_left(recognised: Recognised, root: Path) -> list[str]:
     return [
         f"rows name no pictures, and are asked without; there are some, such as {picture}; {SETTING}.images names them"
     ]
+
+
+def _check_folder(root: Path, folder: object) -> None:
+    """Raise a ConfigError where the user names a folder of images that is not there."""
+    if folder is not None and not is_link(str(folder)) and not (root / str(folder)).is_dir():
+        raise ConfigError(
+            f"data.columns.images_from is {str(folder)!r}, and {root / str(folder)} is no folder; name one "
+            f"from {root}, where the rows are, or from /"
+        )
 
 
 def _files(path: Path, role: Role, split: str) -> tuple[list[Path], list[str]]:

@@ -3,6 +3,7 @@
 import hashlib
 import heapq
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -312,7 +313,12 @@ def confined(root: Path, path: str, image_roots: Sequence[str] = ()) -> Path:
     if not any(resolved.is_relative_to(folder) for folder in allowed):
         raise Refused(
             RejectReason.PATH_OUTSIDE_ROOT,
-            f"{path[:200]} leads to {str(resolved.parent)[:200]}; data.recipe.image_roots may name that folder",
+            f"{path[:200]} leads to {str(resolved.parent)[:200]}"
+            + (
+                f"; data.recipe.image_roots=[{resolved.parent}] allows images from there"
+                if os.path.isdir(resolved.parent)
+                else ', and there is no such folder; images: {format: "FOLDER/{COLUMN:name}"} takes file names'
+            ),
         )
     return resolved
 

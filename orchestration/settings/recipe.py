@@ -249,16 +249,17 @@ class DataConfig:
     stream: StreamConfig
     """In which order and mixture the rows are trained on."""
     columns: Mapping[str, Any] = field(default_factory=dict)
-    """What the columns of your own files are, where `mixed-r1 data look` shows a wrong guess: {question: prompt,
-    answer: meta.answer, task: {constant: chart}}. The keys are those of a mapping of the data engine; besides,
-    answer_is says how answers are written, and images_from in which folder image paths start."""
+    """What the columns of your own files are, where `mixed-r1 data look` shows a wrong guess:
+    data.columns.question=prompt data.columns.answer=meta.answer data.columns.task=chart. answer_is says how answers are
+    written, and images_from in which folder image paths start: one from the folder of the rows, or from /.
+    orchestration/data/own_data.md lists the keys."""
     rows: Annotated[str, MinLen(1)] | None = None
     """Of a JSON object with several lists: the name of the list of rows."""
     held_out_share: Annotated[float, Gt(0), Lt(1)] = 0.02
     """Share of the images in `train`, with all their rows, that is held out where held_out is null."""
     image_roots: tuple[Annotated[str, MinLen(1)], ...] = ()
     """Folders outside of the data's own from which images of your own files may be read too: where links, absolute
-    paths and paths with .. lead. Of a recipe: data.recipe.image_roots."""
+    paths and paths with .. lead, as in data.image_roots=[/nas/scans]. Of a recipe: data.recipe.image_roots."""
 
     def __post_init__(self) -> None:
         if self.train is None and self.held_out is not None:

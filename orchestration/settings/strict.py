@@ -112,7 +112,7 @@ def _convert_literal(allowed: tuple[Any, ...], value: object, path: str) -> Any:
 
 def _convert_tuple(inner: tuple[Any, ...], value: object, path: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise ConfigError(f"{path} must be a list; got {value!r}")
+        raise ConfigError(f"{path} must be a list; got {value!r}; write [{value}]")
     if len(inner) == 2 and inner[1] is Ellipsis:
         return tuple(_convert(inner[0], item, f"{path}[{i}]") for i, item in enumerate(value))
     if len(inner) != len(value):

@@ -106,7 +106,7 @@ def test_the_version_is_told_with_the_commit(capsys: pytest.CaptureFixture[str])
         (["data", "build", "data=mixed_45k", "data.recipe.raw=/raw"], "model.path is not set"),
         (["data", "build", "data=parquet"], "data.train is not set; point it at"),
         (["data", "look"], "needs a file or a folder first"),
-        (["data", "look", "/no/file.jsonl"], "data.train=/no/file.jsonl does not exist"),
+        (["data", "look", "/no/file.jsonl"], "/no/file.jsonl does not exist"),
         (["train", "data=mixed_45k"], "data.recipe.raw is not set"),
         (["train", "data=mixed_45k", "model=qwen2_5_vl"], "model.path is not set"),
         (["train", "data=parquet"], "data.train is not set; point it at"),

@@ -130,7 +130,7 @@ def shortened(value: object) -> str:
         data = value.get("bytes")
         if isinstance(data, bytes):
             return f"an image of {len(data)} bytes"
-        return "an object with " + ", ".join(map(str, list(value)[:8]))
+        return "an object with " + ", ".join(map(str, list(value)[:8])) if value else "an empty object"
     if isinstance(value, (list, tuple)):
         if not value:
             return "an empty list"

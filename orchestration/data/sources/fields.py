@@ -302,6 +302,16 @@ def with_numbers(text: str, present: Sequence[int]) -> str:
     return _IMAGE_NUMBER.sub(place, text)
 
 
+def is_link(path: str) -> bool:
+    """Return whether a text begins as an http(s) link."""
+    return _LINK.match(path) is not None
+
+
+def file_name(path: str) -> str:
+    """Return the name of a file without its folder."""
+    return PurePosixPath(path[-_PATH_CHARS:]).name
+
+
 def stem(path: str) -> str:
     """Return the name of a file without folder and suffix."""
     return PurePosixPath(path[-_PATH_CHARS:]).stem

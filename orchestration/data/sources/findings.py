@@ -91,8 +91,8 @@ class Findings:
         self.put(key, {"first": paths} if behind else paths[0], why, column, *behind)
 
     def doubt(self, what: str, setting: str) -> None:
-        """Note what was guessed, and the setting that says otherwise."""
-        self.uncertain.append(f"{what}; {SETTING}.{setting}")
+        """Note what was guessed, and the setting that says otherwise, in quotes where a shell needs them."""
+        self.uncertain.append(f"{what}; '{SETTING}.{setting}'" if "{" in setting else f"{what}; {SETTING}.{setting}")
 
 
 def find_images(found: Findings, folders: Sequence[str], has_file: Callable[[str], bool]) -> str:
@@ -267,14 +267,12 @@ def find_boxes(found: Findings) -> Column | None:
         found.put("box_frame", {"constant": "norm1"}, "no number over 1")
     elif "box_frame" not in found.mapping:
         what = f"boxes such as {boxes[0]} are taken in pixels"
-        found.doubt(what, "box_frame={constant: norm1000} where 1000 is the whole side")
+        found.doubt(what, "box_frame=norm1000 where 1000 is the whole side")
     if "box_form" not in found.mapping:
         reversed_boxes = sum(box[2] <= box[0] or box[3] <= box[1] for box in boxes)
         if reversed_boxes * 5 > len(boxes):
             why = f"{reversed_boxes} of {len(boxes)} boxes are no corners: the third number is less than the first"
             found.put("box_form", {"constant": "xywh"}, why)
         else:
-            found.doubt(
-                "boxes are taken as x1, y1, x2, y2", "box_form={constant: xywh} where they are x, y, width, height"
-            )
+            found.doubt("boxes are taken as x1, y1, x2, y2", "box_form=xywh where they are x, y, width, height")
     return column

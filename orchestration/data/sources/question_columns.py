@@ -95,7 +95,7 @@ def _ask(found: Findings, expression: Column) -> None:
         steps.append(next((key for key in ("sent", "raw", "text", "sentence") if key in first), "text"))
     path = ".".join(steps)
     found.put("question", {"format": ASK_BOX % path}, "what the box is of", expression)
-    found.doubt(f"the question is {ASK_BOX % path!r}", "question={format: ...}")
+    found.doubt(f"the question is {ASK_BOX % path!r}", f'question={{format: "{ASK_BOX % path}"}}')
 
 
 def _find_turns(found: Findings) -> None:
@@ -110,11 +110,19 @@ def _find_turns(found: Findings) -> None:
 
 def _find_captions(found: Findings) -> None:
     """Take pictures with a text and no question for captions."""
-    caption = found.find(CAPTIONS, "text", "texts") if "images" in found.mapping else None
+    caption = _caption(found)
     if caption is None or "answer" in found.mapping:
         return
     found.put("question", {"constant": ASK_CAPTION}, "pictures with captions")
-    found.doubt(f"rows hold no question: {ASK_CAPTION!r} is asked", "question={constant: ...}")
+    found.doubt(f"rows hold no question: {ASK_CAPTION!r} is asked", 'question={constant: "TEXT"}')
+    _answer_with(found, caption)
+
+
+def _caption(found: Findings) -> Column | None:
+    return found.find(CAPTIONS, "text", "texts") if "images" in found.mapping else None
+
+
+def _answer_with(found: Findings, caption: Column) -> None:
     found.put("answer", caption.path(*(["0"] if caption.is_mostly("texts") else [])), "a caption", caption)
     found.put("task", {"constant": "open"}, "captions are open-ended")
 
@@ -144,6 +152,11 @@ def find_answer(found: Findings, boxes: Column | None) -> None:
     replies = [turns_of(value)[-1][0] in REPLYING for value in turns.present if turns_of(value)] if turns else []
     if turns is not None and 2 * sum(replies) > len(replies):
         found.put("answer", turns.path(), "the assistant's last turn", turns)
+        return
+    caption = _caption(found)
+    question = found.mapping["question"]
+    if caption is not None and isinstance(question, Mapping) and set(question) == {"constant"}:
+        _answer_with(found, caption)
 
 
 def _drop_boxes(found: Findings) -> None:

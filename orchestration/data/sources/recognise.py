@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from conf.ranges import nearest
 from orchestration.data.sources.answers import READERS
 from orchestration.data.sources.any_task import ANY, hinted_task, judge
-from orchestration.data.sources.column_kinds import columns_of, plain_name, shortened
+from orchestration.data.sources.column_kinds import Kind, columns_of, plain_name, shortened
 from orchestration.data.sources.fields import RowError
 from orchestration.data.sources.findings import (
     SETTING,
@@ -18,7 +18,7 @@ from orchestration.data.sources.findings import (
     find_options,
     is_whole_number,
 )
-from orchestration.data.sources.mapping import KEYS, build_mapping
+from orchestration.data.sources.mapping import BOX_FORMS, BOX_FRAMES, KEYS, build_mapping
 from orchestration.data.sources.question_columns import (
     ANSWERS,
     QUESTIONS,
@@ -39,6 +39,8 @@ HINTS = (
 OWN_KEYS = ("answer_is", "images_from")
 """Keys of `data.columns` that are options of the source and no fields."""
 TURN_KEYS = ("system", "history")
+WORDS = {"task": tuple(DEFAULT_ROUTES), "box_form": BOX_FORMS, "box_frame": BOX_FRAMES}
+"""Values that a key takes for all rows, where no column is called so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +123,14 @@ def _take_settings(found: Findings) -> None:
             continue
         path = value.removesuffix("?") if isinstance(value, str) else None
         column = next((one for one in found.columns if path is not None and path in (one.name, one.steps[-1:])), None)
-        if key == "task" and path in DEFAULT_ROUTES and column is None:
+        if path in WORDS.get(key, ()) and column is None:
             value = {"constant": path}
+        elif isinstance(value, (list, tuple)) and _are_outer(found, value):
+            several = "{columns: [" + ", ".join(map(str, value)) + "]}"
+            raise ConfigError(
+                f"{SETTING}.{key} is {list(value)!r}, the steps to one field; several columns are "
+                f"'{SETTING}.{key}={several}'"
+            )
         elif path and column is None and path.split(".")[0] not in names:
             near = nearest(path, names)
             hint = f"did you mean {near}?" if near else f"the columns are {', '.join(names[:12])}"
@@ -132,6 +140,12 @@ def _take_settings(found: Findings) -> None:
         found.mapping[key], found.reasons[key] = value, "set"
         if column is not None:
             found.used.add(column.steps)
+
+
+def _are_outer(found: Findings, steps: Sequence[object]) -> bool:
+    """Return whether a list names columns beside each other, and not one within another."""
+    paths = {column.steps for column in found.columns}
+    return len(steps) > 1 and tuple(steps) not in paths and all((step,) in paths for step in steps)
 
 
 def _find_id(found: Findings) -> None:
@@ -160,7 +174,7 @@ def _find_task(found: Findings, name: str) -> None:
     asking = [plain_name(column.name) for column in found.sources.get("question", ())]
     if "boxes" in found.mapping and asking[:1] == ["instruction"]:
         found.put("task", {"constant": "pointing"}, "an instruction with the box to click in")
-        found.doubt("boxes with an instruction are places to click in, task pointing", "task={constant: iou} for boxes")
+        found.doubt("boxes with an instruction are places to click in, task pointing", "task=iou for boxes")
         return
     found.put("task", {"by_answer": ANY}, "by the answer of each row")
 
@@ -190,7 +204,7 @@ def _try(found: Findings, rows: Sequence[Mapping[str, Any]], answer_is: str, ima
             doubts[judged.doubt] += 1
     for doubt, count in doubts.items():
         if doubt:
-            found.doubt(f"{count} of {len(rows)} rows: {doubt}", "task={constant: chart}, or another task")
+            found.doubt(f"{count} of {len(rows)} rows: {doubt}", "task=chart, or another task")
     if faults:
         fault, _ = faults.most_common(1)[0]
         found.uncertain.append(f"{faults.total()} of {len(rows)} rows cannot be read so: {fault}")
@@ -209,11 +223,12 @@ def _unknown(
             f"in {SETTING}.{key}=COLUMN, or leave this file out: rows without {key} cannot be trained on"
         )
     shown = "\n".join(f"  {column}: {shortened(value)}" for column, value in rows[0].items())
-    there = [column.name for column in found.columns if column.steps not in found.used]
+    kinds = ("text", "turns") if key == "question" else get_args(Kind)
+    there = [column.name for column in found.columns if column.steps not in found.used and column.is_mostly(*kinds)]
     near = next((column for wanted in names[:6] if (column := nearest(wanted, there))), None)
     setting = f"{SETTING}.{key}={near or 'COLUMN'}"
     also = f" or {SETTING}.boxes=COLUMN" if key == "answer" else ""
     return ConfigError(
         f"{name}: no column is known as the {key}{' or as boxes' if key == 'answer' else ''}; name it, as in "
-        f"{setting}{also}" + (f" (did you mean {near}?)" if near else "") + f". The first row:\n{shown}"
+        f"{setting}{also}, with dots for a field within another (meta.answer). The first row:\n{shown}"
     )

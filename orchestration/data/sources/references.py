@@ -5,12 +5,13 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestration.data.sources.fields import RowError, as_integer, as_text, shown, stem
+from orchestration.data.sources.fields import RowError, as_integer, as_text, file_name, shown, stem
 from orchestration.data.sources.rows import RejectReason
 from orchestration.settings.errors import ConfigError
 
 CLOSED = ("task", "box_form", "box_frame")
 """Keys of a mapping whose tables must have each value of the rows: there is no other value to take."""
+_PARTS_OF_PATHS = {"name": file_name, "stem": stem}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,8 @@ def field_value(row: object, steps: Sequence[str]) -> object:
 def filled(text: str, row: object) -> str:
     """Return a format text with its fields filled in from a row.
 
-    {field} is a text, {field:stem} its file name without folder and suffix, {field:d} (or :012d) a whole number; with
-    {field?} nothing stands where the row lacks the field.
+    {field} is a text, {field:name} its file name without folder, {field:stem} that without suffix too, {field:d} (or
+    :012d) a whole number; with {field?} nothing stands where the row lacks the field.
 
     Example:
         >>> filled("coco/{image_id:d}", {"image_id": 9})
@@ -70,7 +71,7 @@ def filled(text: str, row: object) -> str:
             if spec and spec.endswith("d"):
                 pieces.append(format(as_integer(value, field), spec))
             else:
-                pieces.append(stem(as_text(value, field)) if spec == "stem" else as_text(value, field))
+                pieces.append(_PARTS_OF_PATHS.get(spec or "", str)(as_text(value, field)))
     return "".join(pieces)
 
 
@@ -155,6 +156,6 @@ def _checked_template(text: str, path: str) -> str:
                 format(0, spec)
     except ValueError as error:
         raise ConfigError(
-            f"{path}.format is {text!r}: {error}; write fields as {{name}}, {{name:stem}} or {{name:d}}"
+            f"{path}.format is {text!r}: {error}; write fields as {{name}}, {{name:name}}, {{name:stem}} or {{name:d}}"
         ) from error
     return text

@@ -188,3 +188,32 @@ def test_a_dataset_of_ours_is_known(tmp_path: Path) -> None:
     assert built_rows(tmp_path / "not there", "train") is None
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
     assert built_rows(tmp_path / "broken.parquet", "train") is None
+
+
+def test_images_are_read_from_the_folder_that_the_user_names(tmp_path: Path) -> None:
+    file = written(tmp_path / "set" / "mine.jsonl", rows(2))
+    (tmp_path / "scans").mkdir()
+    for folder in ("../scans", str(tmp_path / "scans")):
+        own = found(file, columns={"images_from": folder})
+        assert (own.recognised.images, own.image_roots) == (folder, [str(tmp_path / "scans")])
+    (tmp_path / "set" / "scans").mkdir()
+    assert found(file, columns={"images_from": "scans"}).image_roots == []
+    assert found(file, columns={"images_from": "https://host/scans"}).image_roots == []
+    with pytest.raises(
+        ConfigError, match=rf"images_from is 'scan', and {tmp_path}/set/scan is no folder; name one from"
+    ):
+        found(file, columns={"images_from": "scan"})
+
+
+def test_the_first_rows_of_small_files_are_recognised_together(tmp_path: Path) -> None:
+    for index in range(3):
+        row = {"image": f"{index}.png", "question": "A dog?", "answer": "no", "id": 7 if index else 8}
+        (tmp_path / f"{index}.json").write_text(json.dumps(row))
+    own = found(tmp_path)
+    assert [row["image"] for row in own.rows] == ["0.png", "1.png", "2.png"]
+    assert "id" not in own.recognised.mapping  # 7 twice
+
+
+def test_a_path_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}/rows.jsonl does not exist"):
+        found(tmp_path / "rows.jsonl")

@@ -165,7 +165,7 @@ def test_a_path_that_leads_elsewhere_or_nowhere_is_refused(root: Path, path: str
 @pytest.mark.parametrize("path", ["../secret.png", "link.png", "ROOT/../secret.png"])
 def test_links_and_absolute_paths_lead_into_folders_that_the_recipe_names(root: Path, path: str) -> None:
     image = RawImage(path=path.replace("ROOT", str(root)))
-    with pytest.raises(Refused, match=f"leads to {root.parent}; data.recipe.image_roots may name that folder"):
+    with pytest.raises(Refused, match=rf"leads to .*; data.recipe.image_roots=\[{root.parent}\] allows"):
         read_image(root, image, max_bytes=100)
     data, stamp = read_image(root, image, 100, [str(root.parent)])
     assert data == b"secret"

@@ -122,3 +122,36 @@ def test_look_says_what_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert "1 of 9 rows as image_missing, such as: 3.png" in out
     assert "math, scored by math" in out
+    assert f"mixed-r1 train data.train={file}, with" in out
+
+
+def looked(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit):
+        main(["data", "look", *words])
+    printed = capsys.readouterr()
+    return " ".join((printed.out + printed.err).split())
+
+
+def test_what_look_says_of_images_elsewhere_can_be_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    written(tmp_path / "scans" / "other.jsonl", rows(2))
+    absolute = [{**row, "image": str(tmp_path / "scans" / row["image"])} for row in rows(2)]
+    file = tmp_path / "set" / "counts.jsonl"
+    written(file, absolute)
+    cache = f"cache_dir={tmp_path / 'cache'}"
+    said = looked(capsys, str(file), cache)
+    assert "2 of 2 rows as path_outside_root" in said
+    setting = next(word for word in said.split() if word.startswith("data.recipe.image_roots="))
+    assert setting == f"data.recipe.image_roots=[{tmp_path / 'scans'}]"
+    assert "left out" not in looked(capsys, str(file), cache, setting)
+    gone = written(file, [{**row, "image": f"/gone/scans/{row['image']}"} for row in rows(2)])
+    assert "leads to /gone/scans, and there is no such folder" in looked(capsys, str(gone), cache)
+    by_name = 'data.columns.images={format: "../scans/{image:name}"}'
+    assert "left out" not in looked(capsys, str(gone), cache, by_name, setting)
+
+
+def test_look_says_where_no_row_has_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path / "set" / "counts.jsonl", [{"problem": row["problem"], "answer": "3"} for row in rows(3)])
+    assert "no row has an image: all are asked as text alone" in looked(capsys, str(file), f"cache_dir={tmp_path}")

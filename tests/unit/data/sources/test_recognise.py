@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,6 +15,7 @@ from orchestration.data.sources.mapping import KEYS, build_mapping
 from orchestration.data.sources.recognise import Recognised, recognise
 from orchestration.data.sources.rows import RawRow
 from orchestration.data.sources.streams import Record
+from orchestration.settings.composition import compose
 from orchestration.settings.errors import ConfigError
 from tests.unit.data.sources.reading import PNG, cell
 
@@ -243,6 +245,35 @@ def test_what_the_user_sets_holds() -> None:
     assert found(row, columns={"task": "counting"}).mapping["task"] == {"constant": "counting"}
 
 
+def test_forms_and_frames_of_boxes_are_set_as_words() -> None:
+    row = {"question": "The cat", "boxes": [[10, 20, 30, 40]], "image": IMAGE}
+    by_word = found(row, columns={"box_form": "xywh", "box_frame": "norm1000"})
+    assert (by_word.mapping["box_form"], by_word.mapping["box_frame"]) == (
+        {"constant": "xywh"},
+        {"constant": "norm1000"},
+    )
+    assert by_word.uncertain == ()
+    by_column = found({**row, "xywh": "xyxy"}, columns={"box_form": "xywh"})
+    assert by_column.mapping["box_form"] == "xywh"
+    (form, frame) = reversed(found(row).uncertain)
+    assert "data.columns.box_form=xywh where" in form
+    assert "data.columns.box_frame=norm1000 where" in frame
+
+
+def test_steps_to_a_field_within_another_are_no_list_of_columns() -> None:
+    row = {"question": "A dog?", "meta": {"answer": "no"}, "answer": "yes"}
+    assert found(row, columns={"answer": ["meta", "answer"]}).mapping["answer"] == ["meta", "answer"]
+
+
+@pytest.mark.parametrize(
+    "row", [{"image": IMAGE, "caption": "A dog on a mat."}, {"image": IMAGE, "phrase": "a dog", "bbox": [1, 2, 30, 40]}]
+)
+def test_the_setting_that_a_note_names_can_be_typed_as_it_stands(row: dict[str, Any]) -> None:
+    (setting,) = [part for note in found(row).uncertain for part in re.findall(r"'(data\.columns\..*})'$", note)]
+    columns = compose([setting])["data"]["columns"]
+    assert found(row, columns=columns).mapping["question"] == columns["question"]
+
+
 def test_reasons_say_why_a_column_is_taken() -> None:
     assert found(VERL).reasons == {
         "images": "named so",
@@ -259,7 +290,7 @@ def test_the_file_s_name_is_a_hint_where_no_column_is() -> None:
     assert recognised.mapping["hint"] == {"constant": "ChartQA/train.jsonl"}
     assert (read(recognised, row).task, recognised.uncertain) == ("chart", ())
     (doubt,) = found(row, row, name="/data/mine/train.jsonl").uncertain
-    assert doubt == "2 of 2 rows: a number, taken as math; data.columns.task={constant: chart}, or another task"
+    assert doubt == "2 of 2 rows: a number, taken as math; data.columns.task=chart, or another task"
 
 
 def test_optional_columns_are_marked_and_ids_repeat_nowhere() -> None:
@@ -281,6 +312,10 @@ def test_optional_columns_are_marked_and_ids_repeat_nowhere() -> None:
         ({"foo": [1, 2], "image": BASE64}, {}, ["foo: a list of 2: 1, ...", f"image: base64 of {len(BASE64)}"]),
         ({"question": "?", "answer": "a"}, {"question": "qestion"}, ["no row has such a column", "mean question?"]),
         ({"question": "?", "answer": "a"}, {"awnser": "a"}, ["data.columns.awnser is not a setting", "answer?"]),
+        ({"question": "?", "answer": "a"}, {"answer_is": "indx"}, ["is 'indx'; allowed: text, single, integer"]),
+        ({"question": "?", "answer": "a", "left": IMAGE, "right": IMAGE}, {"images": ["left", "right"]},
+         ["'data.columns.images={columns: [left, right]}'"]),
+        ({"project": 1, "data": {"image": "1.png"}, "meta": {}}, {}, ["question=COLUMN", "an empty object"]),
         ({"question": "?", "answer": float("nan")}, {}, ["the column answer has no value in the first 1 rows"]),
         ({"messages": USER}, {}, ["as the answer or as boxes", "messages: a list of 1: an object with role, content"]),
     ],
