@@ -16,7 +16,7 @@ DOCUMENTS = [
     ROOT / "CONTRIBUTING.md",
     *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.md")),
 ]
-VERBS = ("train", "plan", "check", "submit", "evaluate", "data build", "config", "report")
+VERBS = ("train", "plan", "check", "submit", "evaluate", "data build", "data look", "config", "report")
 GPU_GIB = 79.1
 """Of an H100, as `mixed-r1 plan` counts it."""
 

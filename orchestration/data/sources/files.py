@@ -160,8 +160,8 @@ def _form_of_objects(path: Path, head: bytes, array: str) -> Form:
         return Form("lines")
     if len(lists) > 1:
         raise ConfigError(
-            f"options.array is not set, and {path.name} is an object with the lists {', '.join(lists)}; name the one "
-            f"that holds the rows, such as options: {{array: {lists[-1]}}}"
+            f"{path.name} is an object with the lists {', '.join(lists)}; name the one that holds the rows, such as "
+            f"data.rows={lists[-1]}, or options: {{array: {lists[-1]}}} of a source in a recipe"
         )
     if lists:
         return Form("members", lists[0])

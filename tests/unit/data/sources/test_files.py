@@ -116,7 +116,8 @@ def test_of_several_lists_the_option_names_the_one_with_the_rows(tmp_path: Path)
     path = tmp_path / "coco.json"
     path.write_text(json.dumps({"info": {}, "images": [{"id": 1}], "annotations": ROWS}), encoding="utf-8")
     with pytest.raises(
-        ConfigError, match=r"options.array is not set, and coco.json is an object with the lists images, annotations"
+        ConfigError,
+        match=r"coco.json is an object with the lists images, annotations; .* data.rows=annotations, or options",
     ):
         read("jsonl", tmp_path, files=["coco.json"], mapping=MAPPING)
     rows = read("jsonl", tmp_path, files=["coco.json"], mapping=MAPPING, array="annotations")
