@@ -31,6 +31,8 @@ HEAD_BYTES = 65_536
 LINE_ENDINGS = (".jsonl", ".jsonlines", ".ndjson")
 TURN_KEYS = ("role", "from")
 """A list of objects with one of these is a conversation, and the object around it one row."""
+PICTURE_KEYS = ("file_name", "filename", "image", "image_file", "image_path", "images", "img", "img_path", "picture")
+"""Members of an object that name its picture: a list beside them holds parts of one row."""
 MAX_NAMED = 12
 """Lists that a message names."""
 TAR_MAGIC = slice(257, 262)
@@ -136,7 +138,7 @@ def _form_of_objects(path: Path, head: bytes, array: str) -> Form:
     """Return the form of a file that begins with an object: lines of them, or one that holds the rows."""
     if array:
         return Form("members", array)
-    kinds, lists = set[str](), list[str]()
+    kinds, lists, values = set[str](), list[str](), list[str]()
     is_whole, follows = False, ""
     try:
         with opened(path) as file:
@@ -146,6 +148,8 @@ def _form_of_objects(path: Path, head: bytes, array: str) -> Form:
                     kinds.add(kind)
                     if kind == "rows" and len(lists) < MAX_NAMED:
                         lists.append(name)
+                    if kind == "value" and name.lower() in PICTURE_KEYS:
+                        values.append(name)
             is_whole = True
             follows = stream.peek()
     except BROKEN:
@@ -154,7 +158,7 @@ def _form_of_objects(path: Path, head: bytes, array: str) -> Form:
     if (
         follows == "{"
         or (follows and not lists and _is_object(head.splitlines()[0]))
-        or (is_one_line and kinds & {"value", "list"} and _ending(path) in LINE_ENDINGS)  # one row
+        or (is_one_line and kinds & {"value", "list", "turns"} and _ending(path) in LINE_ENDINGS)  # one row
         or (not is_whole and _has_lines(path, head))
     ):
         return Form("lines")
@@ -163,12 +167,19 @@ def _form_of_objects(path: Path, head: bytes, array: str) -> Form:
             f"{path.name} is an object with the lists {', '.join(lists)}; name the one that holds the rows, such as "
             f"data.rows={lists[-1]}, or options: {{array: {lists[-1]}}} of a source in a recipe"
         )
+    if lists and values:
+        raise FormError(
+            f"is one object with the list {lists[0]} and {values[0]} beside it, which its rows would lose; write "
+            f"{values[0]} into each of them"
+        )
     if lists:
         return Form("members", lists[0])
     if kinds <= {"object"}:
         return Form("members")
     if kinds <= {"empty list", "object"}:
         raise FormError("holds no rows: all lists in it are empty")
+    if kinds == {"list"}:
+        raise FormError("is an object of lists of values, perhaps of columns; write an object for each row")
     return Form("row")
 
 
@@ -183,7 +194,7 @@ def _member_kinds(stream: JsonStream) -> Iterator[str]:
     for index, entry in enumerate(stream.entries()):
         if index == 0:
             is_turn = isinstance(entry, dict) and any(key in entry for key in TURN_KEYS)
-            yield "rows" if isinstance(entry, dict) and not is_turn else "list"
+            yield "turns" if is_turn else "rows" if isinstance(entry, dict) else "list"
     if index < 0:
         yield "empty list"
 

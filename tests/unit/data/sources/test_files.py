@@ -172,6 +172,8 @@ def test_files_of_one_stem_in_a_tar_are_a_row(tmp_path: Path) -> None:
         (b"q,q\n1,2\n", "the header has 'q' twice"),
         (b"[]", "has no entries"),
         (b'{"data": []}', "holds no rows: all lists in it are empty"),
+        (b'{"file_name": "1.png", "qa": [{"q": "A dog?", "a": "no"}]}', "list qa and file_name beside it"),
+        (b'{"question": ["A dog?", "A cat?"], "answer": ["no", "yes"]}', "perhaps of columns; write an object"),
     ],
 )
 def test_what_holds_no_rows_is_one_broken_file_that_says_what_it_is(content: bytes, fault: str, tmp_path: Path) -> None:
