@@ -15,7 +15,7 @@ from tests.unit.model_folders import write_model_folder
 from tests.unit.plan.runs import dataset, row
 
 ROWS = [row(number, prompt_tokens=60, sizes=()) for number in range(8)]
-LONG = [row(number, prompt_tokens=900, sizes=()) for number in range(8, 12)]
+LONG = [row(number, prompt_tokens=900, sizes=(), question="how tall is it " * 300) for number in range(8, 12)]
 UNROUTED = row(12, prompt_tokens=60, sizes=(), task="music")
 Start = Callable[..., str]
 

@@ -43,7 +43,6 @@ _NAMES_OF_PICTURES = (
     "{%s:012d}.jpg", "COCO_train2014_{%s:012d}.jpg", "COCO_val2014_{%s:012d}.jpg", "{%s:d}.jpg", "{%s:d}.png",
 )  # fmt: skip
 MAX_FILES_TRIED = 20
-HOW = "images=COLUMN names pictures, images={constant: []} asks without"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,9 +89,10 @@ class Findings:
         paths = [one.path(may_lack=bool(lacking)) for one in (column, *behind)]
         self.put(key, {"first": paths} if behind else paths[0], why, column, *behind)
 
-    def doubt(self, what: str, setting: str) -> None:
+    def doubt(self, what: str, setting: str, effect: str = "") -> None:
         """Note what was guessed, and the setting that says otherwise, in quotes where a shell needs them."""
-        self.uncertain.append(f"{what}; '{SETTING}.{setting}'" if "{" in setting else f"{what}; {SETTING}.{setting}")
+        typed = f"'{SETTING}.{setting}'" if "{" in setting else f"{SETTING}.{setting}"
+        self.uncertain.append(f"{what}; {typed} {effect}".rstrip())
 
 
 def find_images(found: Findings, folders: Sequence[str], has_file: Callable[[str], bool]) -> str:
@@ -119,7 +119,8 @@ def find_images(found: Findings, folders: Sequence[str], has_file: Callable[[str
             if column is None:
                 return folder
             found.put("images", column.path(may_lack=not column.is_whole), NAMED, column)
-            found.doubt(f"{column.name} holds no pictures that are known, such as {shortened(column.present[0])}", HOW)
+            what = f"{column.name} holds no pictures that are known, such as {shortened(column.present[0])}"
+            found.doubt(what, "images=COLUMN", f"names pictures, '{SETTING}.images={{constant: []}}' asks without")
     _leave_others(found)
     if "images_from" in found.settings:
         return str(found.settings["images_from"])
@@ -143,7 +144,7 @@ def _leave_others(found: Findings) -> None:
     found.used.update(one.steps for one in others)
     if others:
         names = ", ".join(one.name for one in others)
-        found.doubt(f"pictures in {names} are not read", "images={columns: [FIRST, SECOND]} takes several columns")
+        found.doubt(f"pictures in {names} are not read", "images={columns: [FIRST, SECOND]}", "takes several")
 
 
 def _of_name(found: Findings, names: Sequence[str]) -> Column | None:
@@ -221,7 +222,7 @@ def find_options(found: Findings) -> None:
     if column is not None and not column.is_mostly("texts", "box"):
         found.put("options", column.path(may_lack=not column.is_whole), NAMED, column)
         what = f"{column.name} holds no list of options, such as {shortened(column.present[0])}"
-        found.doubt(what, "options={constant: []} does not read it")
+        found.doubt(what, "options={constant: []}", "does not read it")
 
 
 def _by_number(column: Column) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from orchestration.plan.plan import plan_run
 from orchestration.settings.errors import ConfigError
 from rollout.errors import RolloutError
 from tests.unit.learner.tiny_learner import make_config
-from tests.unit.plan.runs import GPU_RUN, gpu_settings
+from tests.unit.plan.runs import GPU_RUN, dataset, gpu_settings, row
 
 DOCKER = Path(__file__).parents[3] / "docker"
 OLD = "the NVIDIA driver here (CUDA 12.8) is too old for CUDA 13.0; install branch 580 or newer"
@@ -80,14 +80,16 @@ def test_the_image_and_the_lock_are_of_the_cuda_that_is_asked_for() -> None:
 
 @pytest.mark.usefixtures("old_driver")
 def test_a_run_on_this_machines_gpus_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    settings = [*GPU_RUN, f"run_dir={tmp_path}", f"data.train={tmp_path}", f"data.held_out={tmp_path}"]
+    data = dataset(tmp_path / "rows.parquet", [row(0)])
+    settings = [*GPU_RUN, f"run_dir={tmp_path}", f"data.train={data}", f"data.held_out={data}"]
     with pytest.raises(ConfigError, match=re.escape(f"rollout.engine.device is cuda, but {OLD}")):
         build_config(compose([*settings, "cluster.address=null"]), is_for_training=False)
 
 
 @pytest.mark.usefixtures("old_driver")
 def test_a_cluster_elsewhere_and_a_plan_do_not_ask_this_machines_driver(tmp_path: Path) -> None:
-    settings = [*GPU_RUN, f"run_dir={tmp_path}", f"data.train={tmp_path}", f"data.held_out={tmp_path}"]
+    data = dataset(tmp_path / "rows.parquet", [row(0)])
+    settings = [*GPU_RUN, f"run_dir={tmp_path}", f"data.train={data}", f"data.held_out={data}"]
     with pytest.raises(ConfigError) as refused:  # there is no model
         build_config(compose(settings), is_for_training=False)
     assert "driver" not in str(refused.value)

@@ -37,7 +37,7 @@ def test_pictures_behind_links_are_read_where_a_setting_names_their_folder(is_fo
     for found in both(tmp_path / "own", rows, PLAIN):
         assert isinstance(found[0], tuple)
         assert found[0][0] is RejectReason.PATH_OUTSIDE_ROOT
-        assert f"leads to {tmp_path / 'shared'}; data.recipe.image_roots may name" in found[0][1]
+        assert f"leads to {tmp_path / 'shared'}; data.recipe.image_roots=[" in found[0][1]
     for found in both(tmp_path / "own", rows, PLAIN, f"data.recipe.image_roots=[{tmp_path / 'shared'}]"):
         assert size(kept(found[0])) == [(80, 48)]
     (row,) = by_path(tmp_path / "own" / "rows.jsonl", f"data.image_roots=[{tmp_path / 'shared'}]")

@@ -312,7 +312,7 @@ def test_optional_columns_are_marked_and_ids_repeat_nowhere() -> None:
         ({"foo": [1, 2], "image": BASE64}, {}, ["foo: a list of 2: 1, ...", f"image: base64 of {len(BASE64)}"]),
         ({"question": "?", "answer": "a"}, {"question": "qestion"}, ["no row has such a column", "mean question?"]),
         ({"question": "?", "answer": "a"}, {"awnser": "a"}, ["data.columns.awnser is not a setting", "answer?"]),
-        ({"question": "?", "answer": "a"}, {"answer_is": "indx"}, ["is 'indx'; allowed: text, single, integer"]),
+        ({"question": "?", "answer": "a"}, {"answer_is": "indx"}, ["is 'indx'; it is one of text, single, integer"]),
         ({"question": "?", "answer": "a", "left": IMAGE, "right": IMAGE}, {"images": ["left", "right"]},
          ["'data.columns.images={columns: [left, right]}'"]),
         ({"project": 1, "data": {"image": "1.png"}, "meta": {}}, {}, ["question=COLUMN", "an empty object"]),

@@ -64,7 +64,7 @@ def test_a_setting_may_leave_pictures_out() -> None:
     ],
 )
 def test_pictures_that_are_not_read_are_named(columns: dict[str, str], left: str) -> None:
-    sentence = f"pictures in {left} are not read; data.columns.images={{columns: [FIRST, SECOND]}}"
+    sentence = f"pictures in {left} are not read; 'data.columns.images={{columns: [FIRST, SECOND]}}'"
     assert any(note.startswith(sentence) for note in found({**columns, **ASKED}).uncertain)
     taken = found({**columns, **ASKED}, columns={"images": {"columns": list(columns)}})
     assert paths(read(taken, {**columns, **ASKED})) == list(columns.values())
@@ -204,7 +204,8 @@ def test_images_beside_the_content_of_a_turn_are_not_left_out() -> None:
 def test_a_message_suggests_no_column_that_is_taken() -> None:
     with pytest.raises(ConfigError) as raised:
         found({"image": "a.png", "question": "Which?"})
-    assert "data.columns.answer=COLUMN or data.columns.boxes=COLUMN. The first row" in str(raised.value)
+    assert "data.columns.answer=COLUMN or data.columns.boxes=COLUMN, with dots" in str(raised.value)
+    assert "did you mean" not in str(raised.value)
 
 
 def test_an_unknown_way_to_write_answers_is_said() -> None:
