@@ -161,7 +161,7 @@ def distinct_ids(index: RowIndex) -> Iterator[tuple[int, str, str]]:
 
 
 def _rename(index: RowIndex) -> None:
-    """Give rows that share the id of an earlier row of their source one of their own: the second 7 is `7#2`.
+    """Number rows that repeat the id of an earlier row of their source: the second row 7 becomes `7#2`.
 
     Adapters number repeated ids within one file; several files of a source, and sources of one label, meet here first.
     """

@@ -157,7 +157,7 @@ def find_own_files(
 
 
 def _several_folders(files: Sequence[Path], root: Path) -> list[str]:
-    """Say that files of several folders are read, which may be configurations or versions of the same rows."""
+    """Return a note if files of several folders are read: they may be configurations or versions of the same rows."""
     folders = list(dict.fromkeys(path.parent.relative_to(root).as_posix() for path in files))
     if len(folders) < 2:
         return []
@@ -168,7 +168,7 @@ def _several_folders(files: Sequence[Path], root: Path) -> list[str]:
 
 
 def _pictures_left(recognised: Recognised, root: Path) -> list[str]:
-    """Say that rows are asked without pictures, where pictures lie beside them."""
+    """Return a note if rows are asked without pictures although pictures lie beside them."""
     if recognised.has_images:
         return []
     folders = [root, *(root / folder for folder in itertools.islice(_folders(root), MAX_NAMED))]

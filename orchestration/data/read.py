@@ -74,7 +74,7 @@ def read_sources(sources: Sequence[Sequence[PartTask]], run: Map, advance: Advan
 
 
 def _with_draw(parts: Sequence[PartTask], run: Map) -> list[PartTask]:
-    """Say which rows are read, where a source has `max_rows` or `held_out_share`; its parts are read twice for that.
+    """Draw the rows to read if a source has `max_rows` or `held_out_share`; its parts are read once more for that.
 
     With a share, each part has a task for each role.
     """

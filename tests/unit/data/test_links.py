@@ -96,7 +96,7 @@ def site() -> Iterator[Site]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *request: object) -> None:
-            """Say nothing: connections that a client gives up are asked for here."""
+            """Log nothing: errors of connections that a client gives up end here."""
 
     server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
