@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.data.measure import Ruler, measure
+from orchestration.data.measure import measure
 from orchestration.data.normalise import ReferenceCheck, normalise
 from orchestration.data.own_files import OwnFiles
+from orchestration.data.plan import ruler_of
 from orchestration.data.read import full_source, read_image
 from orchestration.data.sources.fields import RowError
 from orchestration.data.sources.mapping import build_mapping
@@ -86,7 +87,7 @@ def check_first_rows(own: OwnFiles, config: ExperimentConfig, model: Path | None
     """Take the first rows through the checks of the data engine, up to the proof of their references."""
     recipe = config.data.recipe or RecipeConfig(name=OWN, seed=config.seed, sources={})
     mapping = build_mapping(own.recognised.mapping, own.recognised.answer_is, own.recognised.images)  # type: ignore[arg-type]
-    ruler = None if model is None else _ruler(config, model)
+    ruler = None if model is None else ruler_of(config, model)
     kept, refused = list[Candidate](), list[tuple[str, str]]()
     with ReferenceCheck(config.reward) as references:
         for place, values in enumerate(own.rows[:CHECKED_ROWS]):
@@ -100,7 +101,7 @@ def check_first_rows(own: OwnFiles, config: ExperimentConfig, model: Path | None
 
 
 def _checked(record: Record, own: OwnFiles, mapping: Any, recipe: RecipeConfig, config: ExperimentConfig) -> Candidate:
-    row = mapping.row(record, own.files[0].stem)
+    row = mapping.row(record, own.name)
     roots = (*config.data.image_roots, *own.image_roots, *recipe.image_roots)
     data = [read_image(own.root, image, recipe.limits.max_image_bytes, roots)[0] for image in row.images]
     checked = validate(row, data, recipe.limits)
@@ -108,22 +109,12 @@ def _checked(record: Record, own: OwnFiles, mapping: Any, recipe: RecipeConfig, 
     return normalise(
         row,
         images,
-        source=full_source(own.files[0].stem, row.part),
+        source=full_source(own.name, row.part),
         role="train",
         license="",
         config=recipe.normalise,
         limits=recipe.limits,
         seed=config.seed,
-    )
-
-
-def _ruler(config: ExperimentConfig, model: Path) -> Ruler:
-    engine, sampling = config.rollout.engine, config.rollout.sampling
-    return Ruler(
-        model=model,
-        system_prompt=config.rollout.system_prompt,
-        max_images=engine.max_images_per_prompt,
-        max_prompt_tokens=engine.max_model_len - sampling.longest_completion,
     )
 
 

@@ -26,7 +26,7 @@ from orchestration.data.sources.splits import (
 )
 from orchestration.data.sources.streams import Record
 from orchestration.settings.errors import ConfigError
-from orchestration.settings.recipe import Role, SourceConfig
+from orchestration.settings.recipe import OWN, Role, SourceConfig
 from rollout.dataset import is_dataset
 
 SPLITS: Mapping[Role, tuple[str, ...]] = {
@@ -35,6 +35,7 @@ SPLITS: Mapping[Role, tuple[str, ...]] = {
 }
 """Names of splits in the names of files and folders, those first that are preferred."""
 _SPLIT = re.compile(rf"(?:^|[-_./])({'|'.join(name for names in SPLITS.values() for name in names)})(?=[-_./0-9]|$)")
+_SHARD = re.compile(r"-[0-9]+(?:-of-[0-9]+)?$")
 MAX_FOLDERS = 50
 """Folders below that of the rows in which images are looked for."""
 MAX_NAMED = 8
@@ -56,6 +57,13 @@ class OwnFiles:
     recognised: Recognised
     notes: tuple[str, ...] = ()
     """Which files of a folder are left out, and what is not in the rows."""
+
+    @property
+    def name(self) -> str:
+        """Name under which the rows are counted: that of the file, or of the folder where the file is one of shards."""
+        stem = self.files[0].name.partition(".")[0]
+        named = stem if len(self.files) == 1 and _SHARD.search(stem) is None else self.root.name
+        return re.sub(r"[^A-Za-z0-9_-]+", "_", named).strip("_") or OWN
 
     @property
     def image_roots(self) -> list[str]:

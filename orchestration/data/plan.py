@@ -137,13 +137,7 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
     assert recipe is not None  # checked where the configuration was built
     store = Path(config.cache_dir) / "data"
     digests = FileDigests(store / "files.json")
-    engine, sampling = config.rollout.engine, config.rollout.sampling
-    ruler = Ruler(
-        model=model,
-        system_prompt=config.rollout.system_prompt,
-        max_images=engine.max_images_per_prompt,
-        max_prompt_tokens=recipe.measure.max_prompt_tokens or engine.max_model_len - sampling.longest_completion,
-    )
+    ruler = ruler_of(config, model)
     processor = digest_of([digests.of(path) for path in processor_files(model)])
     own_rewards = reward_code(config.reward)
     policy = ""
@@ -153,7 +147,7 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
             weights,
             processor,
             asdict(with_own_code(config.reward, lambda key, _: f"own:{own_rewards[key]}")),
-            asdict(sampling),
+            asdict(config.rollout.sampling),
             config.rollout.system_prompt,
             config.rollout.engine.dtype,
             config.model.coord_mode,
@@ -178,6 +172,18 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
     )
     out = Path(recipe.out).expanduser().absolute() if recipe.out else store / "built" / f"{recipe.name}-{job.key}"
     return replace(job, out=out)
+
+
+def ruler_of(config: ExperimentConfig, model: Path) -> Ruler:
+    """Return what measures the prompts of a run, with the limit of its recipe or the one that its engines leave."""
+    engine, sampling, recipe = config.rollout.engine, config.rollout.sampling, config.data.recipe
+    limit = None if recipe is None else recipe.measure.max_prompt_tokens
+    return Ruler(
+        model=model,
+        system_prompt=config.rollout.system_prompt,
+        max_images=engine.max_images_per_prompt,
+        max_prompt_tokens=limit or engine.max_model_len - sampling.longest_completion,
+    )
 
 
 def reward_code(reward: RewardConfig) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """`data.train` that is no built dataset: its files become the sources of a recipe, which is built as any other."""
 
 import logging
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def with_own_data(config: ExperimentConfig) -> ExperimentConfig:
         return replace(config, data=_with_built(data, train))
     own = find("train", data)
     _say_doubts("train", own)
-    name, roots = _name_of(own), [*_roots(data), *own.image_roots]
+    name, roots = own.name, [*_roots(data), *own.image_roots]
     if data.held_out is None:
         sources = {name: own.source("train", array=data.rows or "", held_out_share=data.held_out_share)}
     elif not Path(named_split(data.held_out)[0]).exists():
@@ -105,9 +104,3 @@ def _checks(data: DataConfig) -> RecipeConfig:
 
 def _roots(data: DataConfig) -> list[str]:
     return [str(Path(root).expanduser().absolute()) for root in data.image_roots]
-
-
-def _name_of(own: OwnFiles) -> str:
-    """Return the name under which the rows are counted: that of the file, or of the folder."""
-    named = own.files[0].name.partition(".")[0] if len(own.files) == 1 else own.root.name
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", named).strip("_") or OWN

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import compose, main
+from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.inputs.machine import build_config, locate
 from orchestration.inputs.own_data import with_own_data
 from orchestration.settings.errors import ConfigError
@@ -101,6 +102,33 @@ def test_a_run_and_its_plan_find_the_rows_of_a_file(tmp_path: Path) -> None:
     config = build_config(compose(run))
     assert config.data.recipe is not None
     assert "recipe counts is not built" in locate(config).note
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("counts.jsonl", "counts"), ("data/train-00000-of-00001.jsonl", "my_set"), ("a b.v2.jsonl", "a_b")],
+)
+def test_rows_are_counted_under_the_name_of_their_file_or_folder(tmp_path: Path, file: str, name: str) -> None:
+    written(tmp_path / "my set" / file, rows(3))
+    path = tmp_path / "my set" if "/" in file else tmp_path / "my set" / file
+    recipe = with_own_data(settings(f"data.train={path}")).data.recipe
+    assert recipe is not None
+    assert (recipe.name, list(recipe.sources)) == (name, [name])
+
+
+def test_look_follows_rules_for_the_source_and_the_limit_of_the_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path / "set" / "counts.jsonl", rows(3))
+    model = tmp_path / "model"
+    make_tiny_model(model, FAMILIES["qwen2_5_vl"], corpus=["how many of 0?"] * 3, seed=0)
+    given = ["model=qwen2_5_vl", f"model.path={model}", "reward.rules=[{source: counts, function: matching}]"]
+    with pytest.raises(SystemExit):
+        main(["data", "look", str(file), *given])
+    assert "counting, scored by matching" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["data", "look", str(file), *given, "data.recipe.measure.max_prompt_tokens=2"])
+    assert "3 of 3 rows as prompt_too_long" in capsys.readouterr().out
 
 
 def test_look_says_what_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
