@@ -49,7 +49,7 @@ _FORMULA = re.compile(r"[0-9a-zA-Z\s+\-*/()^=.,:<>|%]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class RowTask:
     """What a row asks for."""
 
     task: str
@@ -74,7 +74,7 @@ def hinted_task(hint: str) -> str:
     return next((task for task, known in _KNOWN.items() if known.search(tail)), "")
 
 
-def judge(question: str, answer: str, options: Sequence[str], *, has_boxes: bool, hint: str = "") -> Judged:
+def task_of_row(question: str, answer: str, options: Sequence[str], *, has_boxes: bool, hint: str = "") -> RowTask:
     """Return the task of a row.
 
     Options are multiple choice, boxes are IoU, or pointing where the hint says so, yes and no are yes/no. The hint
@@ -90,18 +90,18 @@ def judge(question: str, answer: str, options: Sequence[str], *, has_boxes: bool
         hint: What its set is called; `match_mcq` and others of SETTLED hold as they are.
 
     Example:
-        >>> judge("How many dogs?", "3", (), has_boxes=False).task
+        >>> task_of_row("How many dogs?", "3", (), has_boxes=False).task
         'counting'
-        >>> judge("What is the brand?", '["nokia", "Nokia"]', (), has_boxes=False).task
+        >>> task_of_row("What is the brand?", '["nokia", "Nokia"]', (), has_boxes=False).task
         'match_text'
     """
     named = hinted_task(hint)
     if hint.strip() in SETTLED:
-        return Judged(named, answer)
+        return RowTask(named, answer)
     if options:
-        return Judged("match_mcq", answer)
+        return RowTask("match_mcq", answer)
     if has_boxes:
-        return Judged("pointing" if named == "pointing" else "iou", answer)
+        return RowTask("pointing" if named == "pointing" else "iou", answer)
     several = _several(answer)
     if several and named != "chart":
         return _of_several(question, answer, several, named)
@@ -164,47 +164,47 @@ def _are_answers(values: Sequence[object]) -> bool:
     return all(isinstance(one, Mapping) and set(one) & set(ANSWER_KEYS) for one in values)
 
 
-def _of_one(question: str, answer: str, named: str) -> Judged:
+def _of_one(question: str, answer: str, named: str) -> RowTask:
     text = answer.strip()
     if _says_yes_or_no(text):
-        return Judged("match_yesno", text)
+        return RowTask("match_yesno", text)
     if named in ("chart", "ocr"):
         return _typed(named, question, answer)
     if named == "open" or (not _LATEX.search(text) and _is_long(text)):
-        return Judged("open", answer)
+        return RowTask("open", answer)
     is_plain = _NUMBER.fullmatch(text) is not None
     is_number = is_plain or (is_quantity(text) and any(map(str.isdigit, text)))  # `eight` may be what a sign says
     if _is_count(text) and (named == "counting" or (named != "math" and _asks_how_many(question))):
-        return Judged("counting", text)
+        return RowTask("counting", text)
     if _LATEX.search(text) or (named == "math" and _is_formula(text)):
-        return Judged("math", answer)
+        return RowTask("math", answer)
     if is_number:
         if named == "math" or is_plain or read_formula(text, MAX_MATH_CHARS)[0] is not None:
             doubt = "" if named == "math" else "a number, taken as math"
-            return Judged("math", answer, doubt=doubt)
-        return Judged("chart", answer, "number", "a number with a unit, taken as chart")
+            return RowTask("math", answer, doubt=doubt)
+        return RowTask("chart", answer, "number", "a number with a unit, taken as chart")
     if len(text) == 1 and text.upper() in LETTERS:
-        return Judged("match_text", answer, doubt="a letter without options, taken as a text")
-    return Judged("match_text", answer)
+        return RowTask("match_text", answer, doubt="a letter without options, taken as a text")
+    return RowTask("match_text", answer)
 
 
-def _of_several(question: str, answer: str, several: Sequence[str], named: str) -> Judged:
+def _of_several(question: str, answer: str, several: Sequence[str], named: str) -> RowTask:
     """Return the task of a row with several accepted answers."""
     kinds = [_of_one(question, text, named) for text in several]
     most, count = Counter(kind.task for kind in kinds).most_common(1)[0]
     if named == "ocr" or most in ("match_text", "ocr") or count * 2 <= len(kinds):
-        return Judged("ocr" if named == "ocr" else "match_text", answer)
+        return RowTask("ocr" if named == "ocr" else "match_text", answer)
     if most == "open":
         return next(kind for kind in kinds if kind.task == "open")
     of_kind = [(kind, kind.answer.strip().casefold().rstrip(".")) for kind in kinds if kind.task == most]
     said, times = Counter(text for _, text in of_kind).most_common(1)[0]
     if times * 2 <= len(of_kind):  # of yes and no, which stage normalise refuses
-        return Judged("match_yesno" if most == "match_yesno" else "match_text", answer)
+        return RowTask("match_yesno" if most == "match_yesno" else "match_text", answer)
     return next(kind for kind, text in of_kind if text == said)
 
 
-def _typed(task: str, question: str, answer: str) -> Judged:
-    return Judged(task, answer, chart_type(question, answer) if task == "chart" else "")
+def _typed(task: str, question: str, answer: str) -> RowTask:
+    return RowTask(task, answer, chart_type(question, answer) if task == "chart" else "")
 
 
 def _several(answer: str) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from orchestration.data.sources.answers import READERS, TASKS, accepted, between_tags
-from orchestration.data.sources.any_task import ANY, check_alternatives, check_brackets, judge, one_of_repeated
+from orchestration.data.sources.any_task import ANY, check_alternatives, check_brackets, one_of_repeated, task_of_row
 from orchestration.data.sources.column_kinds import boxes_of
 from orchestration.data.sources.fields import (
     RowError,
@@ -116,8 +116,8 @@ class RowMapping:
             question, texts = found or (question, ())
         if self.task_by_answer == ANY:
             hint = self._optional("hint", record)
-            judged = judge(question, answer, texts, has_boxes=boxes is not None, hint=hint)
-            task, answer, answer_type = judged.task, judged.answer, judged.answer_type
+            found_task = task_of_row(question, answer, texts, has_boxes=boxes is not None, hint=hint)
+            task, answer, answer_type = found_task.task, found_task.answer, found_task.answer_type
             answer = "" if boxes and task in ("iou", "pointing") else answer  # a reply such as `<bbox>`
         if task == "chart" and answer_type != "list" and not self.is_strict:
             answer = one_of_repeated(answer)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from conf.ranges import nearest
 from orchestration.data.sources.answers import READERS
-from orchestration.data.sources.any_task import ANY, hinted_task, judge
+from orchestration.data.sources.any_task import ANY, hinted_task, task_of_row
 from orchestration.data.sources.column_kinds import Kind, columns_of, plain_name, shortened
 from orchestration.data.sources.fields import RowError
 from orchestration.data.sources.findings import (
@@ -198,10 +198,10 @@ def _try(found: Findings, rows: Sequence[Mapping[str, Any]], answer_is: str, ima
         has_images = has_images or bool(read.images)
         if mapping.task_by_answer == ANY:
             hint = mapping.references["hint"].of(row) if "hint" in mapping.references else None
-            judged = judge(
+            found_task = task_of_row(
                 read.question, read.answer, read.options, has_boxes=read.boxes is not None, hint=str(hint or "")
             )
-            doubts[judged.doubt] += 1
+            doubts[found_task.doubt] += 1
     for doubt, count in doubts.items():
         if doubt:
             found.doubt(f"{count} of {len(rows)} rows: {doubt}", "task=chart, or another task")

@@ -8,7 +8,7 @@ import pytest
 
 from orchestration.data.normalise import ReferenceCheck, normalise
 from orchestration.data.options import rendered
-from orchestration.data.sources.any_task import hinted_task, judge
+from orchestration.data.sources.any_task import hinted_task, task_of_row
 from orchestration.data.sources.rows import Candidate, RawRow
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig
 from rewards.core.base import RewardRequest
@@ -197,16 +197,16 @@ def test_the_answer_of_a_solution_is_what_it_ends_in(answer: str, expected: str,
 def test_the_task_is_that_of_answer_and_hint(
     question: str, answer: str, hint: str, task: str, answer_type: str
 ) -> None:
-    judged = judge(question, answer, (), has_boxes=False, hint=hint)
-    assert (judged.task, judged.answer_type) == (task, answer_type)
-    assert RewardConfig().is_routed(judged.task)
+    found_task = task_of_row(question, answer, (), has_boxes=False, hint=hint)
+    assert (found_task.task, found_task.answer_type) == (task, answer_type)
+    assert RewardConfig().is_routed(found_task.task)
 
 
 def test_options_and_boxes_decide_before_the_answer() -> None:
-    assert judge("?", "B", ("cat", "dog"), has_boxes=False, hint="math").task == "match_mcq"
-    assert judge("?", "", (), has_boxes=True, hint="refcoco").task == "iou"
-    assert judge("?", "", (), has_boxes=True, hint="data/screenspot.json").task == "pointing"
-    assert {judge("?", "x", (), has_boxes=False, hint=task).task for task in DEFAULT_ROUTES} <= {*DEFAULT_ROUTES}
+    assert task_of_row("?", "B", ("cat", "dog"), has_boxes=False, hint="math").task == "match_mcq"
+    assert task_of_row("?", "", (), has_boxes=True, hint="refcoco").task == "iou"
+    assert task_of_row("?", "", (), has_boxes=True, hint="data/screenspot.json").task == "pointing"
+    assert {task_of_row("?", "x", (), has_boxes=False, hint=task).task for task in DEFAULT_ROUTES} <= {*DEFAULT_ROUTES}
 
 
 @pytest.mark.parametrize(
