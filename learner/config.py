@@ -312,7 +312,7 @@ class LearnerConfig:
 
 
 SUPPORTED_FAMILIES = ("internvl", "qwen2_5_vl")
-"""`model_type` of the checkpoints that learner/families.py knows; here, because its users may not import torch."""
+"""`model_type` of the checkpoints that learner/families knows; here, because its users may not import torch."""
 
 
 def learning_rate_at(num_steps_taken: int, config: OptimizerConfig) -> float:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from conf.pictures import in_rgb
 from learner.errors import LearnerError
-from learner.families import ImageInputs, ModelFamily, join_images
+from learner.families.base import ImageInputs, ModelFamily, join_images
 from learner.records import ScoredGroup
 
 

@@ -12,10 +12,10 @@ from transformers import AutoModelForImageTextToText
 from learner.algorithms.logprobs import token_logprobs
 from learner.attention.flash import FlashKernel, flash_library, flash_obstacle, register_tower
 from learner.attention.flex import FlexKernel
-from learner.attention.kernel import PREPARED_KEY, AttentionKernel, register_kernel
+from learner.attention.kernel import AttentionKernel, register_kernel
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
-from learner.families import ModelFamily
+from learner.families.base import ModelFamily
 from learner.policy.packing import MicroBatch
 
 logger = logging.getLogger(__name__)
@@ -50,18 +50,7 @@ class Policy(torch.nn.Module):
             is_raw: use the model's own logits: temperature 1 and no banned token, as engines do for the tokens of a
                 prompt.
         """
-        embeddings = self.hf_model.get_input_embeddings()(batch.input_ids)[0]
-        features = self.family.image_features(self.hf_model, batch.pixel_values, batch.grids).to(embeddings.dtype)
-        embeddings = embeddings.index_copy(0, batch.image_rows, features.index_select(0, batch.feature_rows))
-        # A dummy image has no rows; adding zero times its features keeps the vision tower in the graph of every rank.
-        if len(batch.image_rows) == 0:
-            embeddings = embeddings + 0.0 * features.sum()
-        hidden_states = self.hf_model.model.language_model(
-            inputs_embeds=embeddings[None],
-            position_ids=batch.position_ids,
-            use_cache=False,
-            **{PREPARED_KEY: batch.attention},
-        ).last_hidden_state[0]
+        hidden_states = self.family.hidden_states(self.hf_model, batch.inputs)
         return token_logprobs(
             hidden_states.index_select(0, batch.predicting_rows),
             self.hf_model.lm_head.weight,
@@ -121,6 +110,7 @@ def build_skeleton(
     # Towers attend within images or windows.
     tower = "sdpa" if kernel.tower is None else register_tower(kernel.tower)
     model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": tower})
+    family.prepare(model)
     return Policy(model, family, temperature=temperature, banned_token_ids=banned_token_ids)
 
 

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.attention.kernel import AttentionKernel, StreamLayout
+from learner.attention.kernel import PREPARED_KEY, AttentionKernel, StreamLayout
 from learner.batching import Piece, TrainSequence
 from learner.errors import LearnerError
-from learner.families import ImageInputs, ModelFamily, join_images
+from learner.families.base import ImageInputs, ModelFamily, StreamInputs, join_images
 from learner.records import ScoredGroup, ScoredSequence
 
 
@@ -108,12 +108,7 @@ class Stream:
 class MicroBatch:
     """One forward pass: tensors on the rank's device."""
 
-    input_ids: torch.Tensor
-    """int64 [1, L]"""
-    position_ids: torch.Tensor
-    """int64, shaped as the family's language model takes them."""
-    attention: Any
-    """The stream's layout as the attention kernel prepared it."""
+    inputs: StreamInputs
     predicting_rows: torch.Tensor
     """int64 [C] stream row whose hidden state predicts each completion token."""
     target_ids: torch.Tensor
@@ -132,14 +127,6 @@ class MicroBatch:
     """float32 [C] weight of the KL, or None where it is the same for all tasks."""
     temperatures: torch.Tensor | None
     """float32 [C] at which each token was sampled; None where that is the policy's own for all."""
-    pixel_values: torch.Tensor
-    """float32 of all images, each once; of the dummy image where there is none."""
-    grids: torch.Tensor
-    """int64 [images, 3]"""
-    image_rows: torch.Tensor
-    """int64 [image tokens] stream rows that take image features; empty with a dummy image."""
-    feature_rows: torch.Tensor
-    """int64 [image tokens] which feature each takes: a prompt that occurs twice takes the same ones twice."""
     group_ids: tuple[str, ...]
     """[S] group of each completion."""
     sequence_indices: tuple[int, ...]
@@ -205,18 +192,11 @@ class MicroBatchBuilder:
         for piece, image in zip(pieces, images, strict=True):
             prompt, following = self._positions(piece, image)
             stream.add(piece, prompt, following, piece.group.prompt_token_ids == self._family.image_token_id)
-        present = [image for image in images if image is not None]
-        used = join_images(present) if present else self._family.dummy_image()
         sequences = [(piece, sequence) for piece in pieces for sequence in piece.sequences]
         scored = [piece.group.sequences[sequence.index] for piece, sequence in sequences]
         lengths = [sequence.num_tokens for sequence in scored]
-        segments = [*stream.stems, *stream.branches]
         return MicroBatch(
-            input_ids=self._tensor(np.concatenate([segment.token_ids for segment in segments]))[None],
-            position_ids=self._family.position_ids(
-                self._tensor(np.concatenate([segment.positions for segment in segments], axis=1))
-            ),
-            attention=self._kernel.prepare(stream.layout(), device=self._device, dtype=self._dtype),
+            inputs=self._inputs(stream, images),
             predicting_rows=self._tensor(stream.predicting_rows(lengths)),
             target_ids=self._tensor(np.concatenate([s.completion_token_ids for s in scored]).astype(np.int64)),
             token_weights=self._tensor(
@@ -233,10 +213,6 @@ class MicroBatchBuilder:
                 ]
             ),
             temperatures=self._temperatures([piece.group.task for piece, _ in sequences], lengths),
-            pixel_values=used.pixel_values.to(self._device),
-            grids=used.grids.to(self._device),
-            image_rows=self._tensor(np.concatenate(stream.image_rows)),
-            feature_rows=self._tensor(np.concatenate(stream.feature_rows)),
             group_ids=tuple(piece.group.group_id for piece, _ in sequences),
             sequence_indices=tuple(sequence.index for _, sequence in sequences),
             lengths=tuple(lengths),
@@ -249,6 +225,24 @@ class MicroBatchBuilder:
         together.
         """
         return replace(self.build([DUMMY], [None]), is_dummy=True)
+
+    def _inputs(self, stream: Stream, images: Sequence[ImageInputs | None]) -> StreamInputs:
+        present = [image for image in images if image is not None]
+        used = join_images(present) if present else self._family.dummy_image()
+        segments = [*stream.stems, *stream.branches]
+        layout = stream.layout()
+        prepared = self._kernel.prepare(layout, device=self._device, dtype=self._dtype)
+        return StreamInputs(
+            input_ids=self._tensor(np.concatenate([segment.token_ids for segment in segments]))[None],
+            position_ids=self._family.position_ids(
+                self._tensor(np.concatenate([segment.positions for segment in segments], axis=1))
+            ),
+            pixel_values=used.pixel_values.to(self._device),
+            grids=used.grids.to(self._device),
+            image_rows=self._tensor(np.concatenate(stream.image_rows)),
+            feature_rows=self._tensor(np.concatenate(stream.feature_rows)),
+            arguments={PREPARED_KEY: prepared, **self._family.stream_arguments(layout, self._device)},
+        )
 
     def _positions(self, piece: Piece, image: ImageInputs | None) -> tuple[NDArray[np.int64], int]:
         group = piece.group

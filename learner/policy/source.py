@@ -21,7 +21,7 @@ from learner.adapter import WEIGHTS_FILE, check_settings, match_factors
 from learner.attention.kernel import AttentionKernel
 from learner.config import LoraConfig
 from learner.errors import LearnerError
-from learner.families import get_family, load_family
+from learner.families.registry import get_family, load_family
 from learner.policy.model import Policy, build_skeleton
 from learner.ranks import derive_seed
 

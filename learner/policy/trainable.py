@@ -14,7 +14,7 @@ import torch
 from learner.adapter import ADAPTER
 from learner.config import LoraConfig
 from learner.errors import LearnerError
-from learner.families import PARTS
+from learner.families.base import PARTS
 from learner.layers import BASE_SUFFIX, base_name
 from learner.policy.model import Policy, parameters_on_meta
 from learner.policy.source import PretrainedWeights, Weights

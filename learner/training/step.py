@@ -17,7 +17,7 @@ from learner.backends.base import TrainBackend
 from learner.batching import TrainSequence, split_minibatches
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
-from learner.families import ImageInputs
+from learner.families.base import ImageInputs
 from learner.policy.images import ImageEncoder
 from learner.policy.packing import MicroBatch, MicroBatchBuilder
 from learner.ranks import derive_seed, exchange

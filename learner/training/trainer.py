@@ -22,7 +22,7 @@ from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig, learning_rate_at
 from learner.errors import CheckpointError, LearnerError
 from learner.export import export_adapter, export_model
-from learner.families import ImageInputs
+from learner.families.base import ImageInputs
 from learner.policy.images import ImageEncoder
 from learner.policy.model import choose_kernel
 from learner.policy.packing import MicroBatchBuilder

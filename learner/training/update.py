@@ -17,7 +17,7 @@ from learner.backends.base import TrainBackend
 from learner.batching import Piece, TrainSequence, make_pieces, plan_micro_batches
 from learner.config import LearnerConfig
 from learner.errors import DivergedError, ExplodingGradientError, LearnerError, NonFiniteLossError
-from learner.families import ImageInputs
+from learner.families.base import ImageInputs
 from learner.policy.packing import MicroBatch, MicroBatchBuilder
 from learner.ranks import exchange
 from learner.records import ScoredGroup
@@ -145,7 +145,7 @@ class UpdateRunner:
         num_tokens = torch.zeros((), dtype=torch.int64)
         for batch, is_last in self.micro_batches(share, images):
             self._run_micro_batch(batch, sums, is_last=is_last)
-            num_tokens += 0 if batch.is_dummy else batch.input_ids.shape[1]
+            num_tokens += 0 if batch.is_dummy else batch.inputs.input_ids.shape[1]
         grad_norm = self._backend.grad_norm()
         totals = sums.reduce()
         self._check_own_objective()

@@ -23,7 +23,7 @@ from rollout.records import EncodedPrompt, Fingerprint, Sample
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-    from learner.families import ImageInputs
+    from learner.families.base import ImageInputs
     from learner.weight_sender import WeightSender
 
 

@@ -23,7 +23,7 @@ from learner.algorithms.registry import get_algorithm
 from learner.attention.kernel import AttentionKernel
 from learner.backends.fsdp import FsdpBackend
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
-from learner.families import get_family
+from learner.families.registry import get_family
 from learner.policy.model import Policy, build_skeleton, choose_kernel
 from learner.policy.packing import MicroBatchBuilder
 from learner.records import ScoredGroup

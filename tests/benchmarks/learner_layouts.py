@@ -14,7 +14,7 @@ import torch
 
 from learner.algorithms.logprobs import token_logprobs
 from learner.attention.sdpa import SdpaKernel
-from learner.families import join_images
+from learner.families.base import join_images
 from learner.policy.model import Policy
 from learner.records import ScoredGroup
 from tests.benchmarks.learner_batch import (

@@ -9,7 +9,7 @@ from tiny_learner import IMAGE_TOKEN
 
 from learner.attention.kernel import AttentionKernel
 from learner.attention.sdpa import SdpaKernel
-from learner.families import ImageInputs
+from learner.families.base import ImageInputs
 from learner.policy.model import Policy
 from learner.policy.source import FolderSource, PretrainedWeights
 from learner.records import ScoredGroup

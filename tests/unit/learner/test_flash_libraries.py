@@ -17,7 +17,7 @@ from learner.attention import flash
 from learner.attention.flash import FlashKernel, Spans, TorchFlash
 from learner.attention.kernel import StreamLayout
 from learner.errors import LearnerError
-from learner.families import join_images
+from learner.families.base import join_images
 from learner.policy.images import ImageEncoder
 from learner.policy.model import choose_kernel
 

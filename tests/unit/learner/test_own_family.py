@@ -12,7 +12,7 @@ from tiny_learner import IMAGE_TOKEN, TEXT, TOKEN_PIXELS, VIDEO_TOKEN, VISION_EN
 
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
-from learner.families import load_family
+from learner.families.registry import load_family
 from learner.policy.images import ImageEncoder
 from learner.policy.source import FolderSource
 
@@ -92,15 +92,15 @@ def test_without_the_class_the_architecture_is_refused_with_the_remedy(folder):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("class F: ...", r"is no class that derives from learner\.families\.ModelFamily"),
+        ("class F: ...", r"is no class that derives from learner\.families\.base\.ModelFamily"),
         ("F = 3", r"is no class that derives"),
         ("class G: ...", r"has no F; did you mean G\?|has no F"),
         (
-            "from learner.families import ModelFamily\nclass F(ModelFamily): ...",
+            "from learner.families.base import ModelFamily\nclass F(ModelFamily): ...",
             r"lacks dummy_image, encode, image_features, num_tokens, .*, vision_blocks, parts; define them",
         ),
         (
-            "from learner.families import InternVL\nclass F(InternVL):\n    parts = {'tower': ('model.',)}",
+            "from learner.families.internvl import InternVL\nclass F(InternVL):\n    parts = {'tower': ('model.',)}",
             r"has the parts tower; name vision_tower, projector, language_model",
         ),
     ],
@@ -113,7 +113,7 @@ def test_what_is_no_family_is_refused_by_name(code, message, tmp_path):
 
 
 def test_a_class_that_does_not_fit_the_model_says_what_the_configuration_lacks(folder, tmp_path):
-    (tmp_path / "own.py").write_text("from learner.families import InternVL\nclass F(InternVL): ...\n")
+    (tmp_path / "own.py").write_text("from learner.families.internvl import InternVL\nclass F(InternVL): ...\n")
     source = FolderSource(folder, SdpaKernel(), temperature=1.0, own_family=f"{tmp_path}/own.py:F")
 
     with pytest.raises(LearnerError, match=r"F does not fit a qwen2_vl model, whose configuration has no image_size"):

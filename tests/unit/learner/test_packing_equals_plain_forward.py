@@ -128,9 +128,9 @@ def test_shared_prompts_feed_fewer_tokens_and_each_image_once(policy, encoder, f
     shared, repeated = (pack(policy, encoder, groups, sharing) for sharing in ("always", "never"))
     num_prompt = len(groups[0].prompt_token_ids)
 
-    assert shared.input_ids.shape[1] == num_prompt + 4 + 2 + 0 + 3
-    assert repeated.input_ids.shape[1] == 4 * num_prompt + 4 + 2 + 0 + 3
-    assert shared.pixel_values.shape == repeated.pixel_values.shape
+    assert shared.inputs.input_ids.shape[1] == num_prompt + 4 + 2 + 0 + 3
+    assert repeated.inputs.input_ids.shape[1] == 4 * num_prompt + 4 + 2 + 0 + 3
+    assert shared.inputs.pixel_values.shape == repeated.inputs.pixel_values.shape
 
 
 def test_activation_recomputation_changes_no_gradient(policy, encoder, family):

@@ -17,7 +17,7 @@ from learner.config import (
     learning_rate_at,
 )
 from learner.errors import LearnerError, NonFiniteLossError
-from learner.families import FAMILIES
+from learner.families.registry import FAMILIES
 from learner.records import ScoredGroup, ScoredSequence, StepReport
 from orchestration.cli import compose
 from orchestration.settings.strict import build

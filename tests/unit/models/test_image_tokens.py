@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoConfig, AutoProcessor
 
-from learner.families import get_family
+from learner.families.registry import get_family
 from learner.policy.images import ImageEncoder
 from learner.records import ScoredGroup, ScoredSequence
 from orchestration.cli import compose

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from learner.config import LoraConfig
-from learner.families import FAMILIES
+from learner.families.registry import FAMILIES
 from orchestration.demo.tiny_model import FAMILIES as TINY
 from orchestration.models.shapes import ModelShape, read_saved_shape, read_shape, shape_of
 from orchestration.models.tensors import (
