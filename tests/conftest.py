@@ -1,8 +1,12 @@
-"""The garbage collector rests while tests are collected."""
+"""The garbage collector rests while tests are collected; largest differences are printed at the end."""
 
 import gc
+from itertools import chain
 
 import pytest
+
+from tests.differences import Differences, collect, table
+from tests.families.matrix import COLUMNS, matrix
 
 # Collecting imports torch, transformers and vLLM, and rewrites every assertion: nearly all of it stays, and looking
 # through it for garbage again and again took two fifths of the time.
@@ -13,3 +17,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Set aside what is there for good, and collect what tests leave."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture
+def differences(request: pytest.FixtureRequest) -> Differences:
+    """Compares and remembers; the tables stand at the end of the run."""
+    return Differences(request.node.user_properties)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the matrix of families, and a table of all other comparisons."""
+    rows = collect(chain.from_iterable(terminalreporter.stats.values()))
+    in_matrix = {what for column in COLUMNS.values() for what in column}
+    families = dict.fromkeys(model for what, model in rows if what in in_matrix)
+    if lines := matrix(rows, list(families)):
+        terminalreporter.section("families, largest differences")
+        for line in lines:
+            terminalreporter.write_line(line)
+    if others := [row for row in rows.values() if row.what not in in_matrix]:
+        terminalreporter.section("largest differences, float32")
+        for line in table(others):
+            terminalreporter.write_line(line)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tiny_learner import IMAGE_TOKEN
+from tiny_learner import CASES
 
 from learner.attention.kernel import AttentionKernel
 from learner.attention.sdpa import SdpaKernel
@@ -27,6 +27,7 @@ def padded_logprobs(
     *,
     temperature: float,
     banned_token_ids: Sequence[int] = (),
+    family: str = "qwen2_5_vl",
 ) -> list[torch.Tensor]:
     """Logprobs [T] of each (group, images, index), all in one padded batch, images repeated for every sequence."""
     rows = [
@@ -40,9 +41,7 @@ def padded_logprobs(
     images = [image for _, image, _ in sequences if image is not None]
     if images:
         inputs["pixel_values"] = torch.cat([image.pixel_values for image in images])
-        if model.config.model_type in ("qwen2_5_vl", "qwen2_vl"):
-            inputs["image_grid_thw"] = torch.cat([image.grids for image in images])
-            inputs["mm_token_type_ids"] = (ids == IMAGE_TOKEN).int()
+        inputs |= CASES[family].plain_inputs(ids, torch.cat([image.grids for image in images]))
     logits = model(**inputs, use_cache=False).logits.float() / temperature
     logits[..., list(banned_token_ids)] = -torch.inf
     log_softmax = torch.log_softmax(logits, -1)

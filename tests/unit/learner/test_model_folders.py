@@ -7,71 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 from plain_model import whole_policy
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_learner import FAMILIES
 
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
 from learner.policy.images import ImageEncoder
-from learner.policy.source import FolderSource, PretrainedWeights, RandomWeights, checkpoint_names
+from learner.policy.source import FolderSource, RandomWeights
 from learner.policy.trainable import freeze_parameters
-
-# By family: parameters of the tower, the projector, the language model (tied head), which together are all.
-PARTS = {
-    "qwen2_5_vl": (
-        "model.visual.blocks.0.attn.qkv.weight",
-        "model.visual.merger.mlp.0.weight",
-        "model.language_model.norm.weight",
-    ),
-    "internvl": (
-        "model.vision_tower.embeddings.cls_token",
-        "model.multi_modal_projector.linear_1.weight",
-        "model.language_model.norm.weight",
-    ),
-}
-
-
-@pytest.fixture(params=FAMILIES)
-def family(request):
-    return request.param
 
 
 @pytest.fixture
-def folder(model_paths, family):
-    return model_paths[family]
+def folder(model_path):
+    return model_path
 
 
 @pytest.fixture
 def skeleton(folder):
     return FolderSource(folder, SdpaKernel(), temperature=1.0).skeleton()
-
-
-def test_a_skeleton_has_no_storage_but_true_buffers(skeleton, folder):
-    from transformers import AutoModelForImageTextToText
-
-    plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
-
-    assert all(parameter.is_meta for parameter in skeleton.parameters())
-    buffers = dict(skeleton.hf_model.named_buffers())
-    for name, buffer in plain.named_buffers():
-        torch.testing.assert_close(buffers[name], buffer, rtol=0, atol=0)
-
-
-def test_weights_read_by_rows_are_those_of_transformers(skeleton, folder):
-    from transformers import AutoModelForImageTextToText
-
-    weights = PretrainedWeights(folder, skeleton.hf_model)
-    plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
-
-    for name, parameter in plain.named_parameters():
-        assert torch.equal(weights.rows(name), parameter), name
-        assert torch.equal(weights.rows(name, 1, 3), parameter[1:3]), name
-
-
-def test_checkpoint_names_are_those_in_the_models_own_file(skeleton, folder):
-    with safe_open(folder / "model.safetensors", "pt") as file:
-        assert set(checkpoint_names(skeleton.hf_model).values()) == set(file.keys())
 
 
 def test_a_sharded_folder_reads_like_a_whole_one(folder, tmp_path):
@@ -104,21 +56,6 @@ def test_a_folder_that_lacks_a_tensor_is_refused(folder, tmp_path):
         whole_policy(tmp_path / "model")
 
 
-@pytest.mark.parametrize("part", [0, 1, 2])
-def test_a_part_is_frozen_by_name(skeleton, family, part):
-    name = ("vision_tower", "projector", "language_model")[part]
-
-    freeze_parameters(skeleton, (name,))
-
-    expected = [index != part for index in range(3)]
-    assert [skeleton.hf_model.get_parameter(p).requires_grad for p in PARTS[family]] == expected
-
-
-def test_the_three_parts_are_the_whole_model(skeleton):
-    with pytest.raises(LearnerError, match="freezes every parameter; leave something to train"):
-        freeze_parameters(skeleton, ("vision_tower", "projector", "language_model"))
-
-
 def test_a_freeze_pattern_that_matches_nothing_is_an_error(skeleton):
     with pytest.raises(LearnerError, match=r"pattern 'vision\.\*' matches no parameter; use vision_tower, projector"):
         freeze_parameters(skeleton, ("vision.*",))
@@ -138,27 +75,6 @@ def test_a_folder_without_a_processor_is_refused(skeleton, folder, tmp_path):
 
     with pytest.raises(LearnerError, match=r"holds no image processor \(preprocessor_config\.json"):
         ImageEncoder.from_pretrained(tmp_path, skeleton.family)
-
-
-@pytest.mark.parametrize("is_copy", [False, True])
-def test_an_output_head_of_its_own_is_trained_as_one_whatever_the_configuration_says(folder, tmp_path, is_copy):
-    """transformers' InternVLConfig ties the two unless config.json says otherwise, and published ones do not say."""
-    untied = tmp_path / "untied"
-    shutil.copytree(folder, untied)
-    tensors = load_file(untied / "model.safetensors")
-    table = next(name for name in tensors if name.endswith("embed_tokens.weight"))
-    head = tensors[table].clone() if is_copy else tensors[table] + 1.0
-    name = table.replace("model.embed_tokens", "lm_head") if "language_model.model" in table else "lm_head.weight"
-    save_file(tensors | {name: head}, untied / "model.safetensors", metadata={"format": "pt"})
-
-    source = FolderSource(untied, SdpaKernel(), temperature=1.0)
-    policy = source.skeleton()
-
-    is_separate = "lm_head.weight" in dict(policy.hf_model.named_parameters())
-    assert is_separate == (not is_copy)
-    if is_separate:
-        assert torch.equal(source.weights(policy).rows("lm_head.weight"), head)
-        assert checkpoint_names(policy.hf_model)["lm_head.weight"] == name
 
 
 def test_rows_are_those_of_the_whole_tensor_however_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,14 @@ import pytest
 import torch
 from learner_scenarios import start_trainer, weights_of
 from plain_model import load_plain, padded_logprobs, whole_policy
-from tiny_learner import IMAGE_TOKEN, TEXT, TOKEN_PIXELS, VIDEO_TOKEN, VISION_END, VISION_START, mixed_groups
+from tiny_learner import mixed_groups
 
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
 from learner.families.registry import load_family
 from learner.policy.images import ImageEncoder
 from learner.policy.source import FolderSource
+from tests.families.case import IMAGE_TOKEN, TEXT, TOKEN_PIXELS, VIDEO_TOKEN, VISION_END, VISION_START
 
 README = Path(__file__).parents[3] / "learner" / "README.md"
 

@@ -5,6 +5,7 @@ import pytest
 from learner_scenarios import (
     CASES,
     assert_same_weights,
+    check_two_ranks,
     fail_together,
     fetch,
     live_case,
@@ -23,9 +24,6 @@ from learner import checkpoint
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.store import FileStore, open_store
 
-NOT_COMPARED = {"learner/num_forward_tokens"}
-"""How many prompts are repeated depends on the cut into micro-batches, which differs between ranks."""
-
 
 @pytest.fixture(scope="module")
 def two_ranks(model_paths, tmp_path_factory):
@@ -35,22 +33,7 @@ def two_ranks(model_paths, tmp_path_factory):
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_update_as_one_does(name, one_rank, two_ranks, differences):
-    one, (first, second) = one_rank(name), two_ranks[name]
-
-    assert [(key, value.shape) for key, value in first["weights"].items()] == first["shapes"] == second["shapes"]
-    assert any(not np.array_equal(one["before"][key], value) for key, value in one["weights"].items())
-    differences.check("2 ranks = 1 rank, FSDP2: gradients", name, first["gradients"], one["gradients"], atol=1e-5)
-    # Adam divides by the gradient's own size, which blows rounding up where a gradient is nearly 0.
-    differences.check("2 ranks = 1 rank, FSDP2: weights, 2 steps", name, first["weights"], one["weights"], atol=1e-4)
-    assert_same_weights(second["weights"], first["weights"], atol=0)
-    assert_same_weights(second["begun_again"], first["weights"], atol=0)
-    assert second["metrics"] == first["metrics"]
-    for ours, alone in zip(first["metrics"], one["metrics"], strict=True):
-        differences.check("2 ranks = 1 rank, FSDP2: loss", name, ours["policy/loss"], alone["policy/loss"], atol=1e-4)
-        for key in alone.keys() - NOT_COMPARED:
-            assert ours[key] == pytest.approx(alone[key], rel=1e-3, abs=1e-4), key
-    for ours, alone in zip(first["logprobs"], one["logprobs"], strict=True):
-        np.testing.assert_allclose(ours, alone, atol=1e-3)
+    check_two_ranks(differences, "2 ranks = 1 rank, FSDP2", name, one_rank(name), two_ranks[name])
 
 
 @pytest.fixture(scope="module")

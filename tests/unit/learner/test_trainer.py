@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 from learner_scenarios import (
     assert_same_weights,
-    keep_first_gradients,
     load,
     nan_group,
     save,
@@ -24,7 +23,7 @@ from learner_scenarios import (
 from plain_model import load_plain, padded_logprobs
 from pyarrow import fs
 from safetensors.torch import load_file, save_file
-from tiny_learner import FAMILIES, make_group, mixed_groups
+from tiny_learner import make_group, mixed_groups
 
 from learner import checkpoint
 from learner.config import FsdpConfig, LoraConfig
@@ -64,28 +63,6 @@ def test_a_step_moves_weights_and_reports(start):
     assert metrics["learner/num_completion_tokens"] - metrics["learner/num_trained_tokens"] == 13 + 5
     assert all(np.isfinite(list(metrics.values())))
     assert set(report.seconds) == {"plan", "score", "forward_backward", "optimizer"}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_cut_into_micro_batches_changes_no_update(family, model_paths, differences):
-    lives = []
-    for budget in (10_000, 40):
-        trainer = start_trainer(0, 1, 0, model_paths[family], micro_batch_tokens=budget)
-        gradients = keep_first_gradients(trainer)
-        metrics = train(trainer, 0, 1, 0, 2, family)
-        lives.append((gradients, weights_of(trainer), metrics))
-        trainer.close()
-
-    (gradients, weights, metrics), (cut_gradients, cut_weights, cut_metrics) = lives
-    what = "k micro-batches = one"
-    differences.check(f"{what}: gradients", family, cut_gradients, gradients, atol=1e-5)
-    # Adam divides by the gradient's own size, which blows rounding up where a gradient is nearly 0.
-    differences.check(f"{what}: weights, 2 steps", family, cut_weights, weights, atol=1e-4)
-    loss, cut_loss = ([step["policy/loss"] for step in steps] for steps in (metrics, cut_metrics))
-    differences.check(f"{what}: loss", family, cut_loss, loss, atol=1e-5)
-    for cut, uncut in zip(cut_metrics, metrics, strict=True):
-        for name in uncut.keys() - {"learner/num_forward_tokens"}:
-            assert cut[name] == pytest.approx(uncut[name], rel=1e-4, abs=1e-5), name
 
 
 def test_leaving_out_groups_without_signal_changes_no_update(start):

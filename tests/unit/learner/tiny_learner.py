@@ -12,17 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from learner.records import ScoredGroup, ScoredSequence
-
-VOCAB_SIZE = 512
-VISION_START, VISION_END, IMAGE_TOKEN, VIDEO_TOKEN = 3, 4, 5, 6
-TOKEN_PIXELS = 28
-"""Side of the square of pixels that becomes one token: 2 x 2 patches of 14."""
-
+from tests.families.case import IMAGE_TOKEN, VISION_END, VISION_START, VOCAB_SIZE, find_cases, write_model
 
 PRELOADED = [
     "learner.training.trainer",
@@ -38,91 +32,12 @@ PRELOADED = [
 """Imports that take seconds: done once, in the server from which ranks are forked."""
 
 FAMILIES = ("qwen2_5_vl", "internvl")
-TEXT: dict[str, Any] = {
-    "vocab_size": VOCAB_SIZE,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 512,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    # Wide enough that attention is not uniform: errors in mask or positions then show in the logprobs.
-    "initializer_range": 0.1,
-}
+"""Of the tests that are of no family; what is proved of each one is in tests/families."""
+CASES = find_cases()
 
 
 def write_tiny_model(folder: Path, family: str = "qwen2_5_vl", *, tie_word_embeddings: bool = True) -> None:
-    torch.manual_seed(0)
-    {"qwen2_5_vl": write_tiny_qwen, "internvl": write_tiny_internvl}[family](folder, tie_word_embeddings)
-
-
-def write_tiny_qwen(folder: Path, tie_word_embeddings: bool) -> None:
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
-
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
-    config = Qwen2_5_VLConfig(
-        text_config={**TEXT, "rope_parameters": rope},
-        vision_config={
-            "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 2,
-            "out_hidden_size": 64,
-            "patch_size": 14,
-            "window_size": 56,
-            "fullatt_block_indexes": [1],
-            "initializer_range": 0.1,
-        },
-        image_token_id=IMAGE_TOKEN,
-        video_token_id=VIDEO_TOKEN,
-        vision_start_token_id=VISION_START,
-        vision_end_token_id=VISION_END,
-        tie_word_embeddings=tie_word_embeddings,
-    )
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
-    Qwen2VLImageProcessor(min_pixels=TOKEN_PIXELS**2, max_pixels=(8 * TOKEN_PIXELS) ** 2).save_pretrained(folder)
-
-
-def write_tiny_internvl(folder: Path, tie_word_embeddings: bool) -> None:
-    """Tiles of 56 x 56 pixels are 2 x 2 tokens; a picture that is no square is cut into tiles and a thumbnail."""
-    from transformers import InternVLConfig, InternVLForConditionalGeneration
-    from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
-
-    side = 2 * TOKEN_PIXELS
-    config = InternVLConfig(
-        text_config={**TEXT, "model_type": "qwen2", "tie_word_embeddings": tie_word_embeddings},
-        vision_config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": side,
-            "patch_size": 14,
-            "initializer_range": 0.1,
-            "layer_scale_init_value": 1.0,
-        },
-        image_token_id=IMAGE_TOKEN,
-        image_seq_length=4,
-        tie_word_embeddings=tie_word_embeddings,
-    )
-    InternVLForConditionalGeneration(config).save_pretrained(folder)
-    GotOcr2ImageProcessor(
-        size={"height": side, "width": side}, crop_to_patches=True, min_patches=1, max_patches=4
-    ).save_pretrained(folder)
-
-
-def num_image_tokens(family: str, width: int, height: int) -> int:
-    """Tokens of a picture whose sides are multiples of 28, worked out without the code under test."""
-    if family == "qwen2_5_vl":
-        return (width // TOKEN_PIXELS) * (height // TOKEN_PIXELS)
-    from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
-
-    columns, rows = get_optimal_tiled_canvas((height, width), (2 * TOKEN_PIXELS, 2 * TOKEN_PIXELS), 1, 4)
-    num_tiles = columns * rows
-    return 4 * (num_tiles + (num_tiles > 1))
+    write_model(folder, CASES[family], tie_word_embeddings=tie_word_embeddings)
 
 
 def make_image(width: int, height: int, seed: int = 0) -> bytes:
@@ -151,7 +66,7 @@ def make_group(
 
     prompt = text(2)
     for width, height in image_sizes:
-        num_tokens = num_image_tokens(family, width, height)
+        num_tokens = CASES[family].num_image_tokens(width, height)
         prompt += [VISION_START, *[IMAGE_TOKEN] * num_tokens, VISION_END, *text(1)]
     prompt += text(num_text_tokens)
     rewards = rewards or tuple(float(i % 2) for i in range(len(lengths)))
