@@ -12,7 +12,8 @@ from PIL import Image
 
 from learner.attention.kernel import AttentionKernel, register_kernel
 from learner.batching import Piece, TrainSequence, make_pieces, plan_micro_batches
-from learner.families.base import ImageInputs, get_family
+from learner.families.base import ImageInputs
+from learner.families.registry import get_family
 from learner.policy.images import ImageEncoder
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch, MicroBatchBuilder
