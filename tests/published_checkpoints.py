@@ -138,7 +138,7 @@ def _write_tokenizer(folder: Path, is_qwen: bool) -> dict[str, int]:
     from orchestration.demo.tiny_model import CHAT_TOKENS, train_tokenizer
 
     special = QWEN_TOKENS if is_qwen else (*QWEN_TOKENS, *INTERNVL_TOKENS)
-    tokenizer = train_tokenizer(CORPUS, special_tokens=special)
+    tokenizer = train_tokenizer(CORPUS, special_tokens=special, vocab_size=576)
     tokenizer.save(str(folder / "tokenizer.json"))
     saved = json.loads((folder / "tokenizer.json").read_text())
     _write_json(folder / "vocab.json", saved["model"]["vocab"])

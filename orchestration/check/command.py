@@ -70,12 +70,14 @@ def as_checked(config: ExperimentConfig) -> ExperimentConfig:
 def expectations(config: ExperimentConfig, model: Path) -> Expectations:
     """Return what the settings and the model's family say should be found."""
     shape = shape_of(replace(config.model, path=str(model)))
+    # A tiny model was taught the frame of the settings, and an own class is the user's to know.
+    is_known = config.model.path is not None and config.model.own_family is None
     dtypes = config.rollout.engine.dtype, config.learner.dtype
     return Expectations(
         device=config.learner.device,
         dtype="float32" if set(dtypes) == {"float32"} else "bfloat16",
         coord_mode=config.model.coord_mode,
-        family_frame=config.model.coord_mode if config.model.own_family else FAMILY_FRAMES[shape.family],
+        family_frame=FAMILY_FRAMES[shape.family] if is_known else config.model.coord_mode,
         patch_side=shape.tower.patch_side if isinstance(shape.tower, PatchTower) else None,
         grounding=config.reward.grounding,
         learns=True,

@@ -21,19 +21,20 @@ from learner.store import set_default_modes
 from orchestration.cluster.guard import guarded
 from orchestration.demo.drawn.questions import DemoSample, tags_of, with_boxes_in
 from orchestration.demo.drawn.tasks import WARM_START_WEIGHTS, generate_samples
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
+from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.demo.warm_start import warm_start
-from orchestration.models import tiny
 from orchestration.page.formatting import progress_bars
 from orchestration.settings import demo
-from orchestration.settings.demo import FAMILY_FRAMES, DemoSettings, FamilyName
+from orchestration.settings.demo import DemoSettings
 from orchestration.settings.errors import DataError
+from orchestration.settings.model import ModelConfig, TinyModel
 from orchestration.settings.seeds import derive_seed
+from orchestration.settings.strict import build
 from rewards.core import envelope
 from rewards.core.config import FormatConfig
 
-SHAPE_FILES = (str(tiny.__file__), str(demo.__file__), str(envelope.__file__))
-"""Code of the model, and of the form of demonstrations, outside of this package."""
+OTHER_FILES = (str(demo.__file__), str(envelope.__file__))
+"""Code of the drawings, and of the form of demonstrations, outside of this package."""
 LIBRARIES = ("pillow", "tokenizers", "torch", "transformers")
 NUM_CORPUS_SAMPLES = 3000
 """Enough for each word of the demo to occur many times."""
@@ -49,7 +50,7 @@ def prepare_demo(
     root: Path,
     *,
     settings: DemoSettings,
-    family: FamilyName,
+    model: ModelConfig,
     form: FormatConfig,
     progress: Callable[[int, float], None],
 ) -> Path:
@@ -58,18 +59,18 @@ def prepare_demo(
     Args:
         root: Cache folder, shared by all runs; created if it does not exist.
         settings: Equal settings have the same model.
-        family: Family of the model.
+        model: Whose `tiny` is made.
         form: Form in which its demonstrations answer.
         progress: Called after each step of the warm start with its number and loss.
     """
-    target = model_folder(root, settings, family, form)
+    target = model_folder(root, settings, model, form)
     if target.is_dir():
         return target
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write_model(partial, settings, family, form, progress)
+        _write_model(partial, settings, model, form, progress)
         set_default_modes(partial)
         if not target.is_dir():  # the first of several processes wins
             partial.rename(target)
@@ -78,27 +79,33 @@ def prepare_demo(
     return target
 
 
-def model_folder(root: Path, settings: DemoSettings, family: FamilyName, form: FormatConfig) -> Path:
+def model_folder(root: Path, settings: DemoSettings, model: ModelConfig, form: FormatConfig) -> Path:
     """Return the folder of the model of these settings, which may not exist yet."""
-    return root / f"model-{model_digest(settings, family, form)}"
+    return root / f"model-{model_digest(settings, model, form)}"
 
 
-def model_digest(settings: DemoSettings, family: FamilyName, form: FormatConfig) -> str:
+def model_digest(settings: DemoSettings, model: ModelConfig, form: FormatConfig) -> str:
     """Return the digest of settings, code and libraries of the warm-started model."""
-    written = (form.style, *tags_of(form), form.think_prefilled)
-    hasher = hashlib.blake2b(json.dumps([family, *astuple(settings), *written]).encode(), digest_size=8)
+    written = [asdict(tiny_of(model)), model.coord_mode, form.style, *tags_of(form), form.think_prefilled]
+    hasher = hashlib.blake2b(json.dumps([*astuple(settings), *written]).encode(), digest_size=8)
     for name in LIBRARIES:
         hasher.update(f"{name}=={importlib.metadata.version(name)}".encode())
-    for file in (*sorted(Path(__file__).parent.rglob("*.py")), *map(Path, SHAPE_FILES)):
+    for file in (*sorted(Path(__file__).parent.rglob("*.py")), *map(Path, OTHER_FILES)):
         hasher.update(file.read_bytes())
     return hasher.hexdigest()
 
 
+def tiny_of(model: ModelConfig) -> TinyModel:
+    """Return what the model is made of."""
+    assert model.tiny is not None, "without a path there is a tiny model, which is checked where settings are built"
+    return model.tiny
+
+
 def _write_model(
-    folder: Path, settings: DemoSettings, name: FamilyName, form: FormatConfig, progress: Callable[[int, float], None]
+    folder: Path, settings: DemoSettings, model: ModelConfig, form: FormatConfig, progress: Callable[[int, float], None]
 ) -> None:
     """Make a tiny model, warm-start it, and write it to `folder`."""
-    family = FAMILIES[name]
+    tiny = tiny_of(model)
     seed = derive_seed(settings.seed, "demo/warm-start")
     drawn = generate_samples(
         seed=seed,
@@ -107,10 +114,10 @@ def _write_model(
         weights=WARM_START_WEIGHTS,
         questions_per_picture=settings.questions_per_picture,
     )
-    samples = [with_boxes_in(FAMILY_FRAMES[name], sample) for sample in drawn]
+    samples = [with_boxes_in(model.coord_mode, sample) for sample in drawn]
     blank = folder / "blank"
-    make_tiny_model(blank, family, corpus=_tokenizer_corpus(samples, seed, form), seed=seed, form=form)
-    warm_start(blank, folder, family, samples=samples, settings=settings, seed=seed, progress=progress, form=form)
+    make_tiny_model(blank, tiny, corpus=_tokenizer_corpus(samples, seed, form), seed=seed, form=form)
+    warm_start(blank, folder, tiny, samples=samples, settings=settings, seed=seed, progress=progress, form=form)
     shutil.rmtree(blank)
 
 
@@ -123,15 +130,15 @@ def _tokenizer_corpus(samples: Iterable[DemoSample], seed: int, form: FormatConf
         yield CHAT_WORDS
 
 
-def make_in_subprocess(cache: Path, settings: DemoSettings, family: FamilyName, form: FormatConfig) -> Path:
+def make_in_subprocess(cache: Path, settings: DemoSettings, model: ModelConfig, form: FormatConfig) -> Path:
     """Return the model's folder; a child process makes it if it is not there: the driver of a run never imports torch.
 
     Raises:
         DataError: The child failed; what it said is above.
     """
-    folder = model_folder(cache, settings, family, form)
+    folder = model_folder(cache, settings, model, form)
     if not folder.is_dir():
-        wanted = json.dumps({"family": family, "settings": asdict(settings), "form": asdict(form)})
+        wanted = json.dumps({"model": asdict(model), "settings": asdict(settings), "form": asdict(form)})
         command = [sys.executable, "-m", "orchestration.demo.prepare", str(cache), wanted]
         # One thread: too small a model for two, and the order of sums, hence the weights, must not depend on cores.
         settled = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
@@ -144,13 +151,14 @@ def make_in_subprocess(cache: Path, settings: DemoSettings, family: FamilyName, 
 
 
 def main() -> None:
-    """Make the model as `make_in_subprocess` asks for: CACHE, then family, settings and form as JSON."""
+    """Make the model as `make_in_subprocess` asks for: CACHE, then model, settings and form as JSON."""
     import transformers
 
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     wanted = json.loads(sys.argv[2])
     settings, form = DemoSettings(**wanted["settings"]), FormatConfig(**wanted["form"])
+    model = build(ModelConfig, wanted["model"], "model")
     with progress_bars(width=34, disable=not sys.stdout.isatty()) as bars:
         bar = bars.add_task(BAR_TITLE, total=settings.warm_start_steps)
 
@@ -160,7 +168,7 @@ def main() -> None:
             if bars.disable and marks > before:
                 print(f"{BAR_TITLE}, step {step} of {settings.warm_start_steps}, loss {loss:.2f}", flush=True)
 
-        prepare_demo(Path(sys.argv[1]), settings=settings, family=wanted["family"], form=form, progress=show)
+        prepare_demo(Path(sys.argv[1]), settings=settings, model=model, form=form, progress=show)
 
 
 if __name__ == "__main__":

@@ -3,28 +3,38 @@
 Most demonstrations are right, a known share has a fault. The policy imitates the faults too, which reinforcement
 learning can then remove.
 
-Several questions about one picture share a row, so that the picture is encoded once. A row is a tree: the beginning of
-the prompt with the picture is the stem, each question with its completion a branch. By mask and positions each branch
-attends only to the stem and itself, as it would alone in a rollout.
+A step is one stream of the learner, as in reinforcement learning: the beginning of the prompt with the picture is fed
+once, each question with its completion is a branch that sees it and itself alone, as in a rollout.
 
-Axes: B pictures, L row length, K completion tokens of the whole batch.
+Axes: K completion tokens of a whole batch.
 """
 
+import io
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from orchestration.demo.drawn.questions import DemoSample
-from orchestration.demo.tiny_model import TinyFamily
+from orchestration.demo.tiny_model import model_class
 from orchestration.settings.demo import DemoSettings
+from orchestration.settings.model import TinyModel
 from rewards.core.config import DEFAULT_FORMAT, FormatConfig
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+
+    from learner.attention.sdpa import SdpaKernel
+    from learner.families.base import ModelFamily
+    from learner.policy.model import Policy
+    from learner.policy.packing import MicroBatch
+    from learner.records import ScoredGroup
 
 MUON_LR_FACTOR = 5.0
 """Learning rate of Muon in multiples of AdamW's, because its update has unit spectral norm."""
@@ -36,7 +46,7 @@ MAX_GRADIENT_NORM = 1.0
 def warm_start(
     folder_in: Path,
     folder_out: Path,
-    family: TinyFamily,
+    tiny: TinyModel,
     *,
     samples: Iterable[DemoSample],
     settings: DemoSettings,
@@ -51,7 +61,7 @@ def warm_start(
     Args:
         folder_in: Hugging Face folder to start from.
         folder_out: Created if it does not exist.
-        family: Family of the model in `folder_in`.
+        tiny: What the model in `folder_in` is made of.
         samples: Consecutive samples of the same picture share a row. All are repeated, with new faults, as often as
             needed.
         settings: Steps, pictures a step, share of faults, and AdamW's peak learning rate.
@@ -63,36 +73,52 @@ def warm_start(
     Raises:
         ValueError: If there are fewer pictures than one step needs.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
     pictures = pictures_of(samples)
     if len(pictures) < settings.warm_start_batch_size:
         raise ValueError(
             f"warm start got {len(pictures)} pictures, fewer than batch_size={settings.warm_start_batch_size}"
         )
-    processor = AutoProcessor.from_pretrained(folder_in)
-    model = AutoModelForImageTextToText.from_pretrained(folder_in).train()
-    _train(model, _batches(pictures, TreeCollator(processor, family), settings, seed, form), settings, progress)
-    model.save_pretrained(folder_out)
-    processor.save_pretrained(folder_out)
+    policy, collator = load(folder_in, tiny)
+    _train(policy, _batches(pictures, collator, settings, seed, form), settings, progress)
+    policy.hf_model.save_pretrained(folder_out)
+    collator.processor.save_pretrained(folder_out)
+
+
+def load(folder: Path, tiny: TinyModel) -> tuple["Policy", "Collator"]:
+    """Return the learner's policy of a tiny model, and what makes its batches."""
+    from transformers import AutoProcessor
+
+    from learner.attention.kernel import register_kernel
+    from learner.attention.sdpa import SdpaKernel
+    from learner.families.registry import get_family
+    from learner.policy.model import Policy
+
+    kernel, model = SdpaKernel(), model_class(tiny).from_pretrained(folder)
+    family = get_family(model.config)
+    model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": "sdpa"})
+    family.prepare(model)
+    assert tiny.image_markup is not None, "the demo asks about pictures"
+    collator = Collator(AutoProcessor.from_pretrained(folder), family, kernel, tiny.image_markup)
+    return Policy(model, family, temperature=1.0).train(), collator
 
 
 def _train(
-    model: "PreTrainedModel",
-    batches: Iterator["TreeBatch"],
+    policy: "Policy",
+    batches: Iterator["MicroBatch"],
     settings: DemoSettings,
     progress: Callable[[int, float], None],
 ) -> None:
     import torch
 
-    optimizers = _make_optimizers(model, learning_rate=settings.warm_start_learning_rate)
+    optimizers = _make_optimizers(policy, learning_rate=settings.warm_start_learning_rate)
     for step in range(settings.warm_start_steps):
         for optimizer, peak in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = peak * schedule(step, settings.warm_start_steps)
-        loss = _completion_loss(model, next(batches))
+        logprobs, _ = policy(next(batches))
+        loss = -logprobs.mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), MAX_GRADIENT_NORM)
         for optimizer, _ in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -110,7 +136,7 @@ def schedule(step: int, num_steps: int) -> float:
     return min((step + 1) / rise, (num_steps - step) / max(1, num_steps - rise))
 
 
-def _make_optimizers(model: "PreTrainedModel", *, learning_rate: float) -> list[tuple["torch.optim.Optimizer", float]]:
+def _make_optimizers(model: "torch.nn.Module", *, learning_rate: float) -> list[tuple["torch.optim.Optimizer", float]]:
     """Return Muon for the matrices inside the network and AdamW for the rest, each with its peak learning rate.
 
     Source: Jordan et al., Muon (2024). On these tasks it needs a third to a fifth of the steps of AdamW.
@@ -129,21 +155,6 @@ def _make_optimizers(model: "PreTrainedModel", *, learning_rate: float) -> list[
     ]
 
 
-def _completion_loss(model: "PreTrainedModel", batch: "TreeBatch") -> "torch.Tensor":
-    """Return the mean cross-entropy of the batch's completion tokens, in nats."""
-    import torch
-
-    hidden = model.model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        attention_mask={"full_attention": batch.mask},
-        **batch.vision,
-        use_cache=False,
-    ).last_hidden_state
-    logits = model.lm_head(hidden.flatten(0, 1)[batch.target_positions])
-    return torch.nn.functional.cross_entropy(logits, batch.target_ids)
-
-
 def pictures_of(samples: Iterable[DemoSample]) -> list[list[DemoSample]]:
     """Group consecutive samples of the same picture."""
     return [list(group) for _, group in itertools.groupby(samples, key=lambda sample: sample.scene_digest)]
@@ -151,11 +162,11 @@ def pictures_of(samples: Iterable[DemoSample]) -> list[list[DemoSample]]:
 
 def _batches(
     pictures: Sequence[Sequence[DemoSample]],
-    collator: "TreeCollator",
+    collator: "Collator",
     settings: DemoSettings,
     seed: int,
     form: FormatConfig,
-) -> Iterator["TreeBatch"]:
+) -> Iterator["MicroBatch"]:
     """Yield batches endlessly; each epoch has its own order and faults."""
     rng = random.Random(f"mixed-r1/demo/warm-start/{seed}")
     size, fault_frac = settings.warm_start_batch_size, settings.fault_frac
@@ -173,81 +184,75 @@ def _batches(
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TreeBatch:
-    """One batch of rows."""
+class Collator:
+    """Makes streams of demonstrations with the processor of one model folder; caches the tokens of questions."""
 
-    input_ids: "torch.Tensor"
-    """[B, L], padded on the right."""
-    position_ids: "torch.Tensor"
-    """[B, L], or [3, B, L] for M-RoPE: time, height and width."""
-    mask: "torch.Tensor"
-    """[B, 1, L, L] bool: whether a query (row) attends to a key (column)."""
-    target_positions: "torch.Tensor"
-    """[K] flat positions in [B * L] whose next token belongs to a completion."""
-    target_ids: "torch.Tensor"
-    """[K] the tokens to predict there."""
-    vision: "dict[str, torch.Tensor]"
-    """Keyword arguments of the forward pass with the pictures, one per row."""
-
-
-class TreeCollator:
-    """Makes batches with the processor of one model folder; caches the tokens of questions."""
-
-    def __init__(self, processor: Any, family: TinyFamily) -> None:
-        self._processor = processor
-        self._family = family
-        self._tokenizer = processor.tokenizer
-        self._image_id = int(self._tokenizer.convert_tokens_to_ids(family.image_token))
-        self._prompts: dict[str, tuple[list[int], list[int]]] = {}
-
-    def collate(self, rows: Sequence[Sequence[tuple[DemoSample, str]]]) -> TreeBatch:
-        """Join rows of (sample, demonstration), each row about one drawing."""
+    def __init__(self, processor: Any, family: "ModelFamily", kernel: "SdpaKernel", image_markup: str) -> None:
         import torch
 
-        stem, _ = self._split(rows[0][0][0].question)
-        branches = [self._branches(row) for row in rows]
-        length = len(stem) + max(sum(len(prompt) + len(ids) - 1 for prompt, ids in row) for row in branches)
-        input_ids = torch.full((len(rows), length), self._tokenizer.pad_token_id)
-        segments = torch.full((len(rows), length), -1)
-        stem_positions = self._family.image_positions(stem.index(self._image_id), len(stem))
-        positions = torch.zeros((len(stem_positions), len(rows), length), dtype=torch.long)
-        targets, target_ids = [], []
-        for index, row in enumerate(branches):
-            input_ids[index, : len(stem)] = torch.tensor(stem)
-            segments[index, : len(stem)] = 0
-            positions[:, index, : len(stem)] = stem_positions
-            start = len(stem)
-            for number, (prompt, ids) in enumerate(row, start=1):
-                fed = prompt + ids[:-1]
-                here = slice(start, start + len(fed))
-                input_ids[index, here] = torch.tensor(fed)
-                segments[index, here] = number
-                positions[:, index, here] = stem_positions.max() + 1 + torch.arange(len(fed))
-                targets.append(torch.arange(len(ids)) + index * length + start + len(prompt) - 1)
-                target_ids += ids
-                start += len(fed)
-        return TreeBatch(
-            input_ids=input_ids,
-            position_ids=positions.squeeze(0),  # a single axis has no dimension
-            mask=_tree_mask(segments),
-            target_positions=torch.cat(targets),
-            target_ids=torch.tensor(target_ids),
-            vision=self._family.vision_inputs([row[0][0].image_png for row in rows]),
-        )
+        from learner.policy.images import ImageEncoder
+        from learner.policy.packing import MicroBatchBuilder
 
-    def _branches(self, row: Sequence[tuple[DemoSample, str]]) -> list[tuple[list[int], list[int]]]:
-        completions = self._tokenizer([text for _, text in row], add_special_tokens=False).input_ids
-        return [(self._split(sample.question)[1], ids) for (sample, _), ids in zip(row, completions, strict=True)]
+        self.processor = processor
+        self._tokenizer = processor.tokenizer
+        self._image_markup = image_markup
+        self._encoder = ImageEncoder(processor.image_processor, family)
+        self._builder = MicroBatchBuilder(family, kernel, device=torch.device("cpu"), dtype=torch.float32)
+        self._prompts: dict[str, tuple[list[int], list[int]]] = {}
 
-    def _split(self, question: str) -> tuple[list[int], list[int]]:
+    def collate(self, pictures: Sequence[Sequence[tuple[DemoSample, str]]]) -> "MicroBatch":
+        """Join pictures, each with its samples and their demonstrations, in one stream that predicts [K] tokens."""
+        import torch
+
+        from learner.batching import Piece, TrainSequence
+
+        pieces: list[Piece] = []
+        is_completion: list[NDArray[np.bool_]] = []
+        for rows in pictures:
+            completions = self._tokenizer([text for _, text in rows], add_special_tokens=False).input_ids
+            prompts = [self._split(sample) for sample, _ in rows]
+            pairs = [(tail, ids) for (_, tail), ids in zip(prompts, completions, strict=True)]
+            group = _group(prompts[0][0], rows[0][0], [tail + ids for tail, ids in pairs])
+            sequences = tuple(
+                TrainSequence(index=index, advantages=sequence.behaviour_logprobs, token_weight=1.0)
+                for index, sequence in enumerate(group.sequences)
+            )
+            pieces.append(Piece(group=group, sequences=sequences, is_shared=True))
+            is_completion += [np.arange(len(tail) + len(ids)) >= len(tail) for tail, ids in pairs]
+        batch = self._builder.build(pieces, self._encoder.encode([piece.group for piece in pieces]))
+        # The end of the prompt is only fed: without its rows the policy predicts the completions alone.
+        kept = torch.from_numpy(np.concatenate(is_completion))
+        return replace(batch, predicting_rows=batch.predicting_rows[kept], target_ids=batch.target_ids[kept])
+
+    def _split(self, sample: DemoSample) -> tuple[list[int], list[int]]:
         """Return the tokens of a prompt up to the end of its picture, image tokens expanded, and those after it."""
-        if question not in self._prompts:
-            head, _, tail = prompt_text(self._processor, question).partition(self._family.image_markup)
-            texts = [head + self._family.drawing_markup, tail]
-            stem, branch = self._tokenizer(texts, add_special_tokens=False).input_ids
-            self._prompts[question] = (stem, branch)
-        return self._prompts[question]
+        if sample.question not in self._prompts:
+            head, markup, tail = prompt_text(self.processor, sample.question).partition(self._image_markup)
+            picture = Image.open(io.BytesIO(sample.image_png))
+            stem = self.processor(text=[head + markup], images=[picture]).input_ids[0]
+            self._prompts[sample.question] = (stem, self._tokenizer(tail, add_special_tokens=False).input_ids)
+        return self._prompts[sample.question]
+
+
+def _group(stem: Sequence[int], sample: DemoSample, sequences: Sequence[Sequence[int]]) -> "ScoredGroup":
+    """Return the questions about the sample's picture as completions of the stem; rewards and logprobs are not read."""
+    from learner.records import ScoredGroup, ScoredSequence
+
+    return ScoredGroup(
+        group_id=sample.scene_digest,
+        task=sample.task,
+        prompt_token_ids=np.array(stem, dtype=np.int32),
+        images=(sample.image_png,),
+        sequences=tuple(
+            ScoredSequence(
+                completion_token_ids=np.array(ids, dtype=np.int32),
+                behaviour_logprobs=np.zeros(len(ids), dtype=np.float32),
+                reward=0.0,
+                truncated=False,
+            )
+            for ids in sequences
+        ),
+    )
 
 
 def prompt_text(processor: Any, question: str) -> str:
@@ -255,16 +260,3 @@ def prompt_text(processor: Any, question: str) -> str:
     content = [{"type": "image"}, {"type": "text", "text": question}]
     text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     return text
-
-
-def _tree_mask(segments: "torch.Tensor") -> "torch.Tensor":
-    """Return the mask [B, 1, L, L] of segments [B, L]: 0 stem, 1, 2, ... branches, -1 padding.
-
-    A token attends to earlier tokens of the stem and of its own segment.
-    """
-    import torch
-
-    length = segments.shape[1]
-    is_earlier = torch.ones(length, length, dtype=torch.bool).tril()
-    is_visible = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
-    return (is_visible & is_earlier)[:, None]

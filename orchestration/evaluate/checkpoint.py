@@ -103,7 +103,7 @@ def build_evaluation(values: dict[str, Any], own: Mapping[str, Any] | None) -> E
     """
     values = dict(values)
     if own is not None:
-        if all(values["model"].get(key) in (None, NOT_SET) for key in ("path", "family")):
+        if all(values["model"].get(key) in (None, NOT_SET) for key in ("path", "tiny")):
             values["model"] = own["model"]
         data, recipe = values["data"], values["data"].get("recipe")
         if data.get("held_out") in (None, NOT_SET) and (recipe is None or recipe["name"] == OWN):

@@ -90,7 +90,7 @@ def check_machine(
             check_model(config.model, config.reward, needs_weights=needs_weights)
         except ConfigError as error:
             refused.append(str(error))
-    elif config.model.family is None:
+    elif config.model.tiny is None:
         refused.append("model.path is not set; point it at a Hugging Face folder with the model's weights")
     if needs_weights and not refused:  # what it is added to must be known
         try:
@@ -134,10 +134,9 @@ class Located:
 def known_model_folder(config: ExperimentConfig) -> Path | None:
     """Return the model's folder if it is there: the configured one, or the one that the demo has made."""
     folder = config.model.folder
-    if folder is None and config.model.tiny_family is not None:
+    if folder is None and config.model.tiny is not None:
         try:
-            form = config.reward.format
-            folder = model_folder(Path(config.cache_dir), config.demo, config.model.tiny_family, form)
+            folder = model_folder(Path(config.cache_dir), config.demo, config.model, config.reward.format)
         except PackageNotFoundError:  # its name holds torch's version; where torch is not installed it was never made
             return None
     return folder if folder is not None and folder.is_dir() else None

@@ -45,9 +45,8 @@ def model_folder(config: ExperimentConfig) -> Path:
     """
     if config.model.path is not None:
         return _limited(Path(config.model.path), config)
-    assert config.model.tiny_family is not None  # checked where the configuration was built
-    form = config.reward.format
-    return _limited(make_in_subprocess(Path(config.cache_dir), config.demo, config.model.tiny_family, form), config)
+    made = make_in_subprocess(Path(config.cache_dir), config.demo, config.model, config.reward.format)
+    return _limited(made, config)
 
 
 def _limited(folder: Path, config: ExperimentConfig) -> Path:

@@ -12,7 +12,6 @@ from typing import Any
 
 from orchestration.models.files import read_object
 from orchestration.models.shapes import ModelShape, PatchTower, TileTower, shape_of
-from orchestration.models.tiny import tiny_processor
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 
@@ -197,8 +196,8 @@ def processor_of(config: ModelConfig) -> Mapping[str, Any]:
         found = saved[1]
     elif config.hf_processor is not None:
         found = config.hf_processor
-    elif config.tiny_family is not None and config.path is None:
-        found = tiny_processor(config.tiny_family)
+    elif config.tiny is not None and config.path is None:
+        found = config.tiny.image_processor
     if config.min_pixels is None and config.max_pixels is None:
         return found
     tower = shape_of(config).tower

@@ -8,8 +8,6 @@ from typing import Any, Literal
 from conf.ranges import nearest
 from learner.config import SUPPORTED_FAMILIES
 from orchestration.models.files import INDEX_FILE, SINGLE_FILE, has_own_output_head, read_object, stored_tensors
-from orchestration.models.tiny import tiny_config
-from orchestration.settings.demo import FamilyName
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 
@@ -194,7 +192,7 @@ class TileTower:
 class ModelShape:
     """A vision-language model."""
 
-    family: FamilyName
+    family: str
     text: TextShape
     tower: PatchTower | TileTower
 
@@ -227,8 +225,8 @@ def shape_of(config: ModelConfig) -> ModelShape:
             )
     if config.hf_config is not None:
         return read_shape(config.hf_config)
-    assert config.tiny_family is not None, "ModelConfig has checked that there is a path or a family"
-    return read_shape(tiny_config(config.tiny_family))
+    assert config.tiny is not None, "ModelConfig has checked that there is a path, a tiny model or hf_config"
+    return read_shape(config.tiny.hf_config, "model.tiny.hf_config")
 
 
 def read_shape(hf_config: Mapping[str, Any], where: str = "model.hf_config", *, is_strict: bool = True) -> ModelShape:

@@ -13,16 +13,10 @@ SIDE = 112
 CELL = 28
 """Pixels of one image token of the language model (2 x 2 patches): scenes put shapes on this grid."""
 
-FamilyName = Literal["qwen2_5_vl", "internvl"]
-"""Model families that the demo makes in miniature."""
-
-FrameName = Literal["pixel_resized", "norm1000"]
-"""Frames in which the demonstrations can write boxes."""
-
-FAMILY_FRAMES: Mapping[FamilyName, FrameName] = MappingProxyType(
+FAMILY_FRAMES: Mapping[str, Literal["pixel_resized", "norm1000"]] = MappingProxyType(
     {"qwen2_5_vl": "pixel_resized", "internvl": "norm1000"}
 )
-"""Frame in which the large models of a family answer boxes, so the tiny ones learn to as well."""
+"""Frame in which the models of a family answer boxes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -424,7 +424,7 @@ def check_inputs_named(config: ExperimentConfig, *, is_build: bool = False) -> N
     lying_in_raw = [source for source in raw if source.path is not None or not is_own(source.adapter)]
     if not has_root and not all(Path(source.path or "").is_absolute() for source in lying_in_raw):
         missing.append("data.recipe.raw is not set; point it at the folder of the raw downloads")
-    if config.model.folder is None and (config.model.family is None or raw):
+    if config.model.folder is None and (config.model.tiny is None or raw):
         why = " that will be trained: its processor measures the prompts" if raw else "'s weights"
         missing.append(f"model.path is not set; point it at a Hugging Face folder with the model{why}")
     if missing:

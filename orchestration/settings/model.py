@@ -9,7 +9,7 @@ from annotated_types import Ge, MinLen
 
 from conf.own_code import OwnCode, is_own
 from conf.ranges import nearest
-from orchestration.settings.demo import FAMILY_FRAMES, FamilyName
+from learner.config import SUPPORTED_FAMILIES
 from orchestration.settings.errors import ConfigError
 
 NOT_SET = "???"
@@ -17,19 +17,69 @@ NOT_SET = "???"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TinyModel:
+    """What the demo makes a tiny model of, in the words of a checkpoint's files."""
+
+    hf_config: Mapping[str, Any]
+    """config.json of the model, without the ids of tokens, which its new tokenizer says."""
+    hf_processor: Mapping[str, Any] | None
+    """processor_config.json: processor_class, image_processor and video_processor, each with the name of its class in
+    transformers. null for a model that takes no pictures."""
+    token_ids: Mapping[str, Annotated[str, MinLen(1)]]
+    """Control tokens besides those of the chat, under the keys by which config.json gives their ids."""
+    named_tokens: Mapping[str, Annotated[str, MinLen(1)]]
+    """The same of those for which the processor asks the tokenizer, under the names by which it does."""
+    image_markup: Annotated[str, MinLen(1)] | None = None
+    """Text of a picture in the chat template; null for a model that takes none."""
+    video_markup: Annotated[str, MinLen(1)] | None = None
+    """Text of a video in the chat template; null for a model that takes none."""
+
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """All control tokens besides those of the chat, each once."""
+        return tuple(dict.fromkeys((*self.named_tokens.values(), *self.token_ids.values())))
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """Sizes of the language model."""
+        found: Mapping[str, Any] = self.hf_config.get("text_config", self.hf_config)
+        return found
+
+    @property
+    def image_processor(self) -> Mapping[str, Any]:
+        """Settings of the image processor, as preprocessor_config.json says them; empty without one."""
+        return {} if self.hf_processor is None else self.hf_processor["image_processor"]
+
+    def __post_init__(self) -> None:
+        need(self.hf_config, "model.tiny.hf_config", "model_type")
+        need(self.text_config, "model.tiny.hf_config.text_config", "vocab_size", "max_position_embeddings")
+        if self.hf_processor is not None:
+            need(self.hf_processor, "model.tiny.hf_processor", "processor_class", "image_processor")
+            for name, part in self.hf_processor.items():
+                if isinstance(part, Mapping):
+                    need(part, f"model.tiny.hf_processor.{name}", f"{name}_type")
+
+
+def need(values: Mapping[str, Any], where: str, *keys: str) -> None:
+    """Raise ConfigError for the first of `keys` that `values`, the setting `where`, lacks."""
+    for key in keys:
+        if values.get(key) is None:
+            raise ConfigError(f"{where}.{key} is missing; say it as the checkpoint's file does")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Which model is trained."""
 
     path: Annotated[str, "path", MinLen(1)] | None
-    """Hugging Face folder of the model, or its name on the Hugging Face Hub: ORG/NAME or ORG/NAME@REVISION. With a
-    `family`, null takes the tiny model that the demo makes and warm-starts. `mixed-r1 plan` of a recipe needs none:
-    sizes are those of `hf_config`."""
+    """Hugging Face folder of the model, or its name on the Hugging Face Hub: ORG/NAME or ORG/NAME@REVISION. null takes
+    the `tiny` model that the demo makes and warm-starts. `mixed-r1 plan` of a recipe needs none: sizes are those of
+    `hf_config`."""
     family: Annotated[str, OwnCode(), MinLen(1)] | None
-    """Which tiny model the demo makes, qwen2_5_vl or internvl; not read where a path is given, as a folder says itself
-    what it holds. Or a class of your own for the model at `path`, FILE.py:NAME or PACKAGE.MODULE:NAME; see "A family of
-    your own" in learner/README.md."""
+    """A class of your own for the model at `path`, FILE.py:NAME or PACKAGE.MODULE:NAME; see "A family of your own" in
+    learner/README.md. null for the families that the learner knows: a folder says itself what it holds."""
     coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]
-    """Frame in which this model family answers boxes."""
+    """Frame in which this model family answers boxes; demonstrations of a `tiny` model are written in it."""
     min_pixels: Annotated[int, Ge(1)] | None = None
     """Least area of a picture as the model sees it; smaller ones are enlarged. null is what the checkpoint says."""
     max_pixels: Annotated[int, Ge(1)] | None = None
@@ -43,6 +93,8 @@ class ModelConfig:
     hf_processor: Mapping[str, Any] | None = None
     """The same of preprocessor_config.json: what decides how many tokens a picture takes. It describes the checkpoint
     and changes nothing: `min_pixels` and `max_pixels` do."""
+    tiny: TinyModel | None = None
+    """The model that the demo makes where no path is given; see orchestration/demo/README.md. Not read with a path."""
 
     @property
     def folder(self) -> Path | None:
@@ -52,12 +104,7 @@ class ModelConfig:
     @property
     def own_family(self) -> str | None:
         """The user's class of the model's family, FILE.py:NAME or PACKAGE.MODULE:NAME; None for one of ours."""
-        return self.family if self.family is not None and is_own(self.family) else None
-
-    @property
-    def tiny_family(self) -> FamilyName | None:
-        """Which tiny model the demo makes; None where `family` names none."""
-        return next((name for name in FAMILY_FRAMES if name == self.family), None)
+        return self.family
 
     def __post_init__(self) -> None:
         self._check_family()
@@ -66,29 +113,24 @@ class ModelConfig:
                 f"model.path={self.path} is a URL; it must be a local folder: download the model and set model.path to "
                 "its folder"
             )
-        if self.path is not None or (self.family is None and self.hf_config is not None):
-            return
-        if self.family is None:
+        if self.path is None and self.tiny is None and self.hf_config is None:
             raise ConfigError(
-                "model.path and model.family are both null; point model.path at a Hugging Face folder, or set "
-                f"model.family to {' or '.join(FAMILY_FRAMES)} for a tiny model of the demo"
-            )
-        if self.tiny_family is not None and self.coord_mode != FAMILY_FRAMES[self.tiny_family]:
-            raise ConfigError(
-                f"model.coord_mode is {self.coord_mode}, but the demo's {self.family} writes boxes in "
-                f"{FAMILY_FRAMES[self.tiny_family]}; set that"
+                "model.path and model.tiny are both null; point model.path at a Hugging Face folder, or choose a tiny "
+                "model of the demo, such as model=tiny_qwen2_5_vl"
             )
 
     def _check_family(self) -> None:
-        if self.own_family is not None and self.path is None:
+        if self.family is None:
+            return
+        if not is_own(self.family):
+            near = nearest(self.family, SUPPORTED_FAMILIES, cutoff=0.6)
+            hint = f"; did you mean model=tiny_{near}?" if near else ""
+            raise ConfigError(
+                f"model.family is {self.family!r}; allowed: a class of your own as FILE.py:NAME, or null, as the "
+                f"folder at model.path says what it holds, and model=tiny_... chooses what the demo makes{hint}"
+            )
+        if self.path is None:
             raise ConfigError(
                 f"model.family={self.family} is a class of your own, and the demo makes no tiny model of it; set "
                 "model.path to a Hugging Face folder of this family"
-            )
-        if self.family is not None and self.own_family is None and self.tiny_family is None:
-            near = nearest(self.family, FAMILY_FRAMES, cutoff=0.6)
-            hint = f"; did you mean {near}?" if near else ""
-            raise ConfigError(
-                f"model.family is {self.family!r}; allowed: {', '.join(FAMILY_FRAMES)}, or a class of your own as "
-                f"FILE.py:NAME{hint}"
             )

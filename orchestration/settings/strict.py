@@ -171,8 +171,8 @@ SECRET_VALUE = re.compile(
     r"://[^/@\s:]*:[^/@\s]+@"  # user:password@host
     r"|\b(hf_|gh[pousr]_|sk-|AKIA)[A-Za-z0-9_-]{16,}"  # what well-known services begin theirs with
 )
-PUBLISHED = ("model.hf_config", "model.hf_processor")
-"""Copies of public files, whose `token` settings name parts of a vocabulary."""
+PUBLISHED = ("model.hf_config", "model.hf_processor", "model.tiny")
+"""Copies of public files and what is written like them, whose `token` settings name parts of a vocabulary."""
 REMEDY = (
     "settings are written to run_dir and shown in logs and dashboards. Set it as an environment variable on the "
     "machines instead; cluster.pass_environment takes it from the driver to every actor by its name, and "

@@ -69,9 +69,9 @@ def main() -> None:
 
 def make_model(folder: Path) -> None:
     """Write a tiny model, for its processor."""
-    from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
+    from tests.tiny_models import make_tiny_model
 
-    make_tiny_model(folder, FAMILIES["qwen2_5_vl"], corpus=["how high is the red bar?"] * 3, seed=0)
+    make_tiny_model(folder, corpus=["how high is the red bar?"] * 3)
 
 
 def run(model: Path, root: Path, num_rows: int, num_workers: int, source: str) -> str:

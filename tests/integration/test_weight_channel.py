@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import tests.integration.environment  # noqa: F401
-from orchestration.settings.demo import FamilyName
 from tests.integration.loop_client import LoopClient
 from tests.integration.tiny import copy_processor, image_sample, perturb, rollout_config, save_tiny_model
 
@@ -54,7 +53,7 @@ def new_sender(
     ],
 )
 def test_synced_engine_generates_what_a_fresh_engine_of_the_new_weights_generates(
-    tmp_path: Path, family: FamilyName, tied: bool
+    tmp_path: Path, family: str, tied: bool
 ) -> None:
     from rollout.engine import GenerationEngine
     from rollout.fingerprint import fingerprint

@@ -11,7 +11,6 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from orchestration.settings.demo import FamilyName
 from rollout.config import RolloutConfig
 from rollout.records import ImageBytes, Sample
 
@@ -29,15 +28,15 @@ def rollout_config(**engine: Any) -> RolloutConfig:
 
 
 def save_tiny_model(
-    folder: Path, *, family: FamilyName = "qwen2_5_vl", tied: bool = False, mlp_width: int | None = None
+    folder: Path, *, family: str = "qwen2_5_vl", tied: bool = False, mlp_width: int | None = None
 ) -> Any:
     """Write a random model with its processor and give the model; sharp weights, so that sampling is not uniform."""
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
+    from tests.tiny_models import make_tiny_model
 
-    make_tiny_model(folder, FAMILIES[family], corpus=CORPUS, seed=0)
+    make_tiny_model(folder, family, corpus=CORPUS)
     if family == "internvl":
         allow_tiles(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder)

@@ -1,17 +1,18 @@
 """Small whole model folders, laid out as published ones, for tests that break them; made without torch in a moment."""
 
+import copy
 import json
 import struct
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from orchestration.demo.tiny_model import FAMILIES, chat_template, train_tokenizer
+from orchestration.demo.tiny_model import chat_template, train_tokenizer
 from orchestration.models.chat_template import INTERNVL_TOKENS
 from orchestration.models.model_folder import IMAGE_PROCESSORS
 from orchestration.models.shapes import read_shape
 from orchestration.models.tensors import model_tensors
-from orchestration.models.tiny import tiny_config, tiny_processor
+from tests.tiny_models import tiny
 
 ITEM_BYTES = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "U8": 1}
 
@@ -49,21 +50,21 @@ def tensors_of(config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...], 
 
 def write_model_folder(folder: Path, family: str = "qwen2_5_vl") -> Path:
     """Write a whole folder of the demo's sizes."""
-    tiny = FAMILIES[family]  # type: ignore[index]
+    model = tiny(family)
     folder.mkdir(parents=True)
-    tokenizer = train_tokenizer(["red circle"] * 9, special_tokens=tiny.special_tokens)
-    config = tiny_config(family)  # type: ignore[arg-type]
-    config["image_token_id"] = tokenizer.token_to_id(tiny.image_token)
+    tokenizer = train_tokenizer(["red circle"] * 9, special_tokens=model.control_tokens, vocab_size=576)
+    config = copy.deepcopy(dict(model.hf_config))
+    config["image_token_id"] = tokenizer.token_to_id(model.token_ids["image_token_id"])
     tokenizer.save(str(folder / "tokenizer.json"))
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
     if family == "internvl":
         settings |= INTERNVL_TOKENS
-    processor = {**tiny_processor(family), "image_processor_type": IMAGE_PROCESSORS[family]}  # type: ignore[arg-type]
+    processor = {**model.image_processor, "image_processor_type": IMAGE_PROCESSORS[family]}
     write_json(folder / "config.json", config)
     write_json(folder / "tokenizer_config.json", settings)
     write_json(folder / "preprocessor_config.json", processor)
     write_json(folder / "generation_config.json", {"eos_token_id": [1]})
-    (folder / "chat_template.jinja").write_text(chat_template(tiny))
+    (folder / "chat_template.jinja").write_text(chat_template(model))
     write_safetensors(folder / "model.safetensors", tensors_of(config))
     return folder
 

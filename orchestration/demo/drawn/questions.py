@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field, fields, replace
 
 from orchestration.demo.drawn.pictures import COLOURS, MAX_VALUE, QUARTERS, SHAPES, SIZES, Chart, Scene, Shape
-from orchestration.settings.demo import CELL, SIDE, FrameName
+from orchestration.settings.demo import CELL, SIDE
 from rewards.core.config import DEFAULT_FORMAT, FormatConfig
 from rewards.core.envelope import write_response
 
@@ -257,21 +257,22 @@ def as_json(box: tuple[int, int, int, int]) -> str:
     return json.dumps(list(box))
 
 
-def with_boxes_in(frame: FrameName, sample: DemoSample) -> DemoSample:
-    """Return the sample with boxes of its demonstrations in `frame`; its reference stays in pixels."""
-    if sample.task != "iou" or frame == "pixel_resized":  # drawings are never resized
+def with_boxes_in(frame: str, sample: DemoSample) -> DemoSample:
+    """Return the sample with boxes of its demonstrations in `frame`, a model.coord_mode; its reference is in pixels."""
+    if sample.task != "iou" or frame in ("pixel", "pixel_resized"):  # drawings are never resized
         return sample
     return replace(
         sample,
-        solution=_in_thousandths(sample.solution),
-        slips=tuple(_in_thousandths(slip) for slip in sample.slips),
+        solution=_in_shares(sample.solution, frame),
+        slips=tuple(_in_shares(slip, frame) for slip in sample.slips),
     )
 
 
-def _in_thousandths(solution: Solution) -> Solution:
-    """Return the solution with its box in thousandths of the drawing's side; a cell is 250."""
-    x1, y1, x2, y2 = (round(1000 * edge / SIDE) for edge in json.loads(solution.answer))
-    return replace(solution, answer=as_json((x1, y1, x2, y2)))
+def _in_shares(solution: Solution, frame: str) -> Solution:
+    """Return the solution with its box in shares of the drawing's side; a cell is 250 in norm1000 and 0.25 in norm1."""
+    shares = (edge / SIDE for edge in json.loads(solution.answer))
+    box = [round(1000 * share) if frame == "norm1000" else round(share, 3) for share in shares]
+    return replace(solution, answer=json.dumps(box))
 
 
 def expressions(scene: Scene, item: Shape) -> list[str]:

@@ -12,9 +12,9 @@ import pytest
 from orchestration.data import publish
 from orchestration.data.chunks import Chunk, ChunkWriter
 from orchestration.data.measure import Ruler, prompt_builder
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.settings.errors import DataError
 from rollout.dataset import SampleTable
+from tests.tiny_models import make_tiny_model
 from tests.unit.data.building import build, content, plan
 from tests.unit.data.faults import encoded, picture
 
@@ -29,7 +29,7 @@ BANDS = (
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    make_tiny_model(folder, FAMILIES["qwen2_5_vl"], corpus=["where is the red oval?"] * 3, seed=0)
+    make_tiny_model(folder, corpus=["where is the red oval?"] * 3)
     prompt_builder(Ruler(model=folder, system_prompt="", max_images=1, max_prompt_tokens=192))  # before any fork
     return folder
 

@@ -11,11 +11,11 @@ from orchestration.cli import compose
 from orchestration.data.plan import plan_build
 from orchestration.data.sources.rows import RawBox, RawRow, Refused, RejectReason, candidate_from_json, raw_from_json
 from orchestration.data.sources.rows import raw_to_json as to_json
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.settings.experiment import build_settings
 from rollout.dataset import SampleTable
 from rollout.prompt import PromptBuilder
 from rollout.records import Turn
+from tests.tiny_models import make_tiny_model
 from tests.unit.data.building import build
 from tests.unit.data.pictures import encoded, picture
 from tests.unit.data.rows import IMAGE, IOU, LIMITS, PLAIN, candidate, normalise
@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, side in enumerate((56, 84)):
         (root / "raw" / "own" / f"{number}.png").write_bytes(encoded(picture(side, 56)))
     (root / "raw" / "own" / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
-    make_tiny_model(root / "model", FAMILIES["qwen2_5_vl"], corpus=["how tall is the bar?"] * 3, seed=0)
+    make_tiny_model(root / "model", corpus=["how tall is the bar?"] * 3)
     settings = [
         f"run_dir={root / 'run'}",
         f"cache_dir={root / 'cache'}",

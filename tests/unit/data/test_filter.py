@@ -14,10 +14,10 @@ from orchestration.data.filter import RowFilter
 from orchestration.data.manifest import MAX_SAID, Tally, rejection_lines
 from orchestration.data.page import dataset_page
 from orchestration.data.sources.rows import Refused, Rejected, RejectReason
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.recipe import FilterConfig
 from rollout.dataset import SampleTable
+from tests.tiny_models import make_tiny_model
 from tests.unit.data.building import build, content, plan
 from tests.unit.data.built_dataset import candidate, filled_tally, manifest
 
@@ -29,7 +29,7 @@ ENTRY = README.split("```yaml\n")[1].split("```")[0].partition("worth: ")[2].str
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    make_tiny_model(folder, FAMILIES["qwen2_5_vl"], corpus=["where is the red oval?"] * 3, seed=0)
+    make_tiny_model(folder, corpus=["where is the red oval?"] * 3)
     return folder
 
 

@@ -10,11 +10,11 @@ from orchestration.data.losses import find_losses, read_manifest, source_table
 from orchestration.data.manifest import rejection_lines
 from orchestration.data.normalise import sample_id_of
 from orchestration.data.plan import BuildJob
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.inputs.machine import build_config
 from orchestration.settings.composition import compose
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.recipe import RecipeConfig, SourceConfig
+from tests.tiny_models import make_tiny_model
 from tests.unit.data.building import build, content, plan
 from tests.unit.data.faults import encoded, picture
 from tests.unit.data.test_hold_out import raw_rows, write_bytes, write_paths
@@ -23,7 +23,7 @@ from tests.unit.data.test_hold_out import raw_rows, write_bytes, write_paths
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    make_tiny_model(folder, FAMILIES["qwen2_5_vl"], corpus=["which word is number 3?"] * 3, seed=0)
+    make_tiny_model(folder, corpus=["which word is number 3?"] * 3)
     return folder
 
 

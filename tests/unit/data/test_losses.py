@@ -11,12 +11,12 @@ from orchestration.cli import EXIT_LOSS, main
 from orchestration.data.losses import check_losses, find_losses, read_manifest, source_table
 from orchestration.data.plan import plan_build
 from orchestration.data.read import read_part
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.inputs.machine import build_config, locate
 from orchestration.plan.plan import plan_run
 from orchestration.settings.composition import compose
 from orchestration.settings.errors import ConfigError, LossError
 from orchestration.settings.experiment import settings_errors
+from tests.tiny_models import make_tiny_model
 from tests.unit.data.building import build, plan
 
 MAPPING = "{question: q, answer: 'a?', task: {constant: match_text}}"
@@ -49,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in FILES.items():
         (root / "raw" / name).mkdir(parents=True)
         (root / "raw" / name / "rows.json").write_text(text, encoding="utf-8")
-    make_tiny_model(root / "model", FAMILIES["qwen2_5_vl"], corpus=["which colour is it?"] * 3, seed=0)
+    make_tiny_model(root / "model", corpus=["which colour is it?"] * 3)
     build(plan(root / "model", root, *settings(root)), is_tried=False)
     return root
 

@@ -15,10 +15,10 @@ from orchestration.data import sources
 from orchestration.data.sources.own import OwnSource
 from orchestration.data.sources.registry import describe, find_adapter
 from orchestration.data.sources.rows import BadRow, RawRow
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.recipe import SourceConfig
 from rollout.dataset import SampleTable
+from tests.tiny_models import make_tiny_model
 from tests.unit.data.building import build, plan
 
 README = (Path(sources.__path__[0]) / "README.md").read_text(encoding="utf-8").split("## A source of your own")[1]
@@ -29,7 +29,7 @@ ENTRY = README.split("```yaml\n")[1].split("```")[0].strip()
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    make_tiny_model(folder, FAMILIES["qwen2_5_vl"], corpus=["how many in the year?"] * 3, seed=0)
+    make_tiny_model(folder, corpus=["how many in the year?"] * 3)
     return folder
 
 

@@ -10,9 +10,9 @@ import pytest
 from orchestration.cli import compose
 from orchestration.data.manifest import rejection_lines
 from orchestration.data.plan import plan_build
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.settings.experiment import build_settings
 from rollout.dataset import SampleTable
+from tests.tiny_models import make_tiny_model
 from tests.unit.data.building import build
 from tests.unit.data.faults import FAULTS, GOOD, HELD_OUT, write_source
 
@@ -26,7 +26,7 @@ MAPPING = (
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("planted")
     write_source(root)
-    make_tiny_model(root / "model", FAMILIES["qwen2_5_vl"], corpus=["how tall is the bar?"] * 3, seed=0)
+    make_tiny_model(root / "model", corpus=["how tall is the bar?"] * 3)
     config = build_settings(
         compose(
             [

@@ -9,12 +9,12 @@ import pytest
 
 from orchestration.cli import compose
 from orchestration.data.plan import FileDigests, plan_build, plan_sources
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.settings.errors import DataError
 from orchestration.settings.experiment import build_settings, settings_errors
 from orchestration.settings.recipe import BandConfig
 from rewards.core.config import FUNCTIONS
 from rollout.dataset import SampleTable
+from tests.tiny_models import make_tiny_model
 from tests.unit.data.building import build
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "sources"
@@ -51,7 +51,7 @@ def test_the_45k_recipe_builds_from_raw_downloads(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     for name, fixture in DOWNLOADS.items():
         (tmp_path / "raw" / name).symlink_to(GOLDEN / fixture)
-    make_tiny_model(tmp_path / "model", FAMILIES["qwen2_5_vl"], corpus=["how tall is the bar?"] * 3, seed=0)
+    make_tiny_model(tmp_path / "model", corpus=["how tall is the bar?"] * 3)
     config = build_settings(
         compose(
             [

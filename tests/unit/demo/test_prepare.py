@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from orchestration.demo.prepare import _write_model, model_digest, model_folder, prepare_demo
-from orchestration.demo.tiny_model import FAMILIES
 from orchestration.inputs.machine import known_model_folder
 from orchestration.inputs.prepare import model_folder as find_model
 from orchestration.settings.composition import compose
-from orchestration.settings.demo import DemoSettings, FamilyName
+from orchestration.settings.demo import DemoSettings
 from orchestration.settings.experiment import build_settings
 from rewards.core.config import DEFAULT_FORMAT, FormatConfig
+from tests.tiny_models import tiny_config
 
 SETTINGS = DemoSettings(
     seed=1,
@@ -26,7 +26,7 @@ SETTINGS = DemoSettings(
 )
 
 
-FAMILY: FamilyName = "qwen2_5_vl"
+MODEL = tiny_config("qwen2_5_vl")
 
 
 def refuse(*_: object) -> None:
@@ -36,9 +36,9 @@ def refuse(*_: object) -> None:
 def test_the_second_call_makes_nothing(tmp_path: Path) -> None:
     seen: list[int] = []
     first = prepare_demo(
-        tmp_path, settings=SETTINGS, family=FAMILY, form=DEFAULT_FORMAT, progress=lambda step, _: seen.append(step)
+        tmp_path, settings=SETTINGS, model=MODEL, form=DEFAULT_FORMAT, progress=lambda step, _: seen.append(step)
     )
-    second = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, form=DEFAULT_FORMAT, progress=refuse)
+    second = prepare_demo(tmp_path, settings=SETTINGS, model=MODEL, form=DEFAULT_FORMAT, progress=refuse)
 
     assert first == second
     assert (first / "config.json").is_file()
@@ -50,17 +50,18 @@ def test_the_second_call_makes_nothing(tmp_path: Path) -> None:
 def test_files_of_the_model_have_the_mode_that_the_umask_says(umask: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
-        folder = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, form=DEFAULT_FORMAT, progress=lambda *_: None)
+        folder = prepare_demo(tmp_path, settings=SETTINGS, model=MODEL, form=DEFAULT_FORMAT, progress=lambda *_: None)
     finally:
         os.umask(before)
 
     assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o666 & ~umask}
 
 
-def test_every_family_has_a_model_of_its_own(tmp_path: Path) -> None:
+def test_every_tiny_model_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    models = [tiny_config(name) for name in ("qwen2_5_vl", "internvl")]
     folders = [
-        prepare_demo(tmp_path, settings=SETTINGS, family=name, form=DEFAULT_FORMAT, progress=lambda *_: None)
-        for name in FAMILIES
+        prepare_demo(tmp_path, settings=SETTINGS, model=model, form=DEFAULT_FORMAT, progress=lambda *_: None)
+        for model in models
     ]
     architectures = {json.loads((folder / "config.json").read_text())["model_type"] for folder in folders}
     assert architectures == {"qwen2_5_vl", "internvl"}
@@ -71,7 +72,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, form=DEFAULT_FORMAT, progress=fail)
+        prepare_demo(tmp_path, settings=SETTINGS, model=MODEL, form=DEFAULT_FORMAT, progress=fail)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,7 +82,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 )
 def test_only_what_a_setting_shapes_is_made_anew(change: dict[str, float], is_new: bool) -> None:
     changed = dataclasses.replace(SETTINGS, **change)
-    before, after = (model_digest(settings, FAMILY, DEFAULT_FORMAT) for settings in (SETTINGS, changed))
+    before, after = (model_digest(settings, MODEL, DEFAULT_FORMAT) for settings in (SETTINGS, changed))
     assert (after != before) == is_new
 
 
@@ -91,7 +92,7 @@ def test_only_what_a_setting_shapes_is_made_anew(change: dict[str, float], is_ne
      ({"think_prefilled": True}, True), ({"graded": True}, False), ({}, False)],
 )  # fmt: skip
 def test_each_form_that_demonstrations_can_have_is_a_model_of_its_own(change: dict[str, Any], is_new: bool) -> None:
-    before, after = (model_digest(SETTINGS, FAMILY, FormatConfig(**given)) for given in ({}, change))
+    before, after = (model_digest(SETTINGS, MODEL, FormatConfig(**given)) for given in ({}, change))
     assert (after != before) == is_new
 
 
@@ -107,14 +108,14 @@ def test_the_style_of_the_run_reaches_demonstrations_and_tokenizer(
     monkeypatch.setattr("orchestration.demo.prepare.warm_start", note)
     form = FormatConfig(think_tag="reason", answer_tag="final")
     folder = tmp_path / "model"
-    _write_model(folder, SETTINGS, FAMILY, form, refuse)
+    _write_model(folder, SETTINGS, MODEL, form, refuse)
     assert made == [(form, True)]
 
     for style in ("boxed", "json", "none"):
         config = build_settings(
             compose([f"run_dir={tmp_path}", f"cache_dir={tmp_path}", f"reward.format.style={style}"])
         )
-        expected = model_folder(tmp_path, config.demo, FAMILY, FormatConfig(style=style))
+        expected = model_folder(tmp_path, config.demo, MODEL, FormatConfig(style=style))
         expected.mkdir()
         assert known_model_folder(config) == expected
         assert find_model(config) == expected

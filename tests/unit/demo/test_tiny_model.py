@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from learner.config import SUPPORTED_FAMILIES
+from learner.families.registry import get_family
 from orchestration.demo.drawn.questions import END_OF_TURN, DemoSample, tags_of
-from orchestration.demo.tiny_model import CHAT_TOKENS, TinyFamily, make_tiny_model
-from orchestration.demo.warm_start import TreeCollator, pictures_of, prompt_text
-from orchestration.settings.demo import FamilyName
+from orchestration.demo.tiny_model import CHAT_TOKENS, SILENT_WEIGHTS
+from orchestration.demo.warm_start import load, pictures_of, prompt_text
+from orchestration.settings.demo import CELL, SIDE
+from orchestration.settings.model import TinyModel
 from rewards.core.config import DEFAULT_FORMAT
-
-IMAGE_MARKUP = {"qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>", "internvl": "<IMG_CONTEXT>\n"}
+from tests.tiny_models import TINY_MODELS, make_tiny_model, tiny
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,10 @@ def picture(sample: DemoSample) -> Image.Image:
     return Image.open(io.BytesIO(sample.image_png))
 
 
+def test_every_family_of_the_learner_has_a_tiny_model() -> None:
+    assert set(SUPPORTED_FAMILIES) <= {tiny(name).hf_config["model_type"] for name in TINY_MODELS}
+
+
 @pytest.mark.parametrize("text", ["Ünïcode, 3.14\n\ttabs  and 漢字 🙂", "[28, 0, 112, 56]", "<think>a</think> B"])
 def test_any_text_survives_the_tokenizer(processor: Any, text: str) -> None:
     ids = processor.tokenizer(text, add_special_tokens=False).input_ids
@@ -39,15 +45,15 @@ def test_any_text_survives_the_tokenizer(processor: Any, text: str) -> None:
     assert processor.tokenizer.decode(ids) == text
 
 
-def test_texts_of_the_demo_survive_and_stay_short(processor: Any, family_samples: list[DemoSample]) -> None:
-    for sample in family_samples:
+def test_texts_of_the_demo_survive_and_stay_short(processor: Any, model_samples: list[DemoSample]) -> None:
+    for sample in model_samples:
         ids = processor.tokenizer(sample.solution.written(DEFAULT_FORMAT), add_special_tokens=False).input_ids
         assert processor.tokenizer.decode(ids, skip_special_tokens=True) == sample.solution.written(DEFAULT_FORMAT)
         assert len(ids) + 1 <= 48
 
 
-def test_tags_and_control_tokens_are_single_tokens(processor: Any, family: TinyFamily) -> None:
-    for token in (*tags_of(DEFAULT_FORMAT), *CHAT_TOKENS, *family.special_tokens):
+def test_tags_and_control_tokens_are_single_tokens(processor: Any, tiny_model: TinyModel) -> None:
+    for token in (*tags_of(DEFAULT_FORMAT), *CHAT_TOKENS, *tiny_model.control_tokens):
         assert len(processor.tokenizer(f"a{token}b", add_special_tokens=False).input_ids) == 3, token
 
 
@@ -61,25 +67,23 @@ def test_digits_are_tokens_of_their_own(processor: Any) -> None:
     assert len(processor.tokenizer("112", add_special_tokens=False).input_ids) == 3
 
 
-def test_the_prompt_is_one_user_turn_with_the_image_first(processor: Any, family_name: FamilyName) -> None:
+def test_the_prompt_is_one_user_turn_with_the_image_first(processor: Any, tiny_model: TinyModel) -> None:
     assert prompt_text(processor, "Find it.") == (
-        f"<|im_start|>user\n{IMAGE_MARKUP[family_name]}Find it.<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>user\n{tiny_model.image_markup}Find it.<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
-def test_drawings_become_what_the_processor_makes_of_them(
-    processor: Any, family: TinyFamily, samples: list[DemoSample]
+def test_a_drawing_takes_as_many_tokens_as_the_family_says(
+    processor: Any, model: Any, samples: list[DemoSample]
 ) -> None:
-    drawings = [samples[0], samples[3]]
-    text = "".join(family.image_markup for _ in drawings)
-    expected = processor(text=[text], images=[picture(sample) for sample in drawings], return_tensors="pt")
+    family = get_family(model.config)
+    prompt = prompt_text(processor, "Find it.")
+    ids = processor(text=[prompt * 2], images=[picture(samples[0]), picture(samples[3])]).input_ids[0]
+    encoded = family.encode(processor.image_processor, [picture(samples[0]), picture(samples[3])])
 
-    made = family.vision_inputs([sample.image_png for sample in drawings])
-    for name, values in made.items():
-        torch.testing.assert_close(values, expected[name])
-    ids = processor.tokenizer(family.drawing_markup * 2, add_special_tokens=False).input_ids
-    assert ids == expected["input_ids"][0].tolist()
-    assert ids.count(processor.image_token_id) == 2 * 16
+    counts = [family.num_tokens(image.grids[0].tolist()) for image in encoded]
+    assert counts == [(SIDE // CELL) ** 2] * 2  # one a cell
+    assert ids.count(family.image_token_id) == sum(counts)
 
 
 def test_the_model_is_small_float32_and_ends_with_the_turn(model: Any, processor: Any) -> None:
@@ -91,50 +95,46 @@ def test_the_model_is_small_float32_and_ends_with_the_turn(model: Any, processor
     assert len(processor.tokenizer) <= model.config.text_config.vocab_size
 
 
-def test_equal_seeds_give_equal_weights(tmp_path: Path, family: TinyFamily) -> None:
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        make_tiny_model(tmp_path / name, family, corpus=["red oval, blue cross"] * 4, seed=seed)
-    first, second, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+def test_equal_seeds_give_equal_weights(tmp_path: Path, name: str) -> None:
+    for place, seed in (("a", 1), ("b", 1), ("c", 2)):
+        make_tiny_model(tmp_path / place, name, corpus=["red oval, blue cross"] * 4, seed=seed)
+    first, second, other = ((tmp_path / place / "model.safetensors").read_bytes() for place in "abc")
 
     assert first == second
     assert first != other
 
 
-def test_every_block_starts_as_the_identity(model: Any, family: TinyFamily) -> None:
-    silent = [name for name, parameter in model.named_parameters() if name.endswith(family.silent_weights)]
+def test_every_block_starts_as_the_identity(model: Any) -> None:
+    silent = [name for name, parameter in model.named_parameters() if name.endswith(SILENT_WEIGHTS)]
 
-    assert len(silent) in (9, 12)  # two a block of text, one or two a block of vision, three blocks each
+    family = get_family(model.config)
+    num_blocks = len(family.language_blocks(model)) + len(family.vision_blocks(model))
+    assert len(silent) == 2 * num_blocks  # attention and MLP
     assert not any(model.get_parameter(name).any() for name in silent)
 
 
-def test_questions_that_share_a_row_see_what_each_would_see_alone(
-    model: Any, processor: Any, family: TinyFamily, samples: list[DemoSample]
+def test_questions_that_share_a_picture_see_what_each_would_see_alone(
+    model_folder: Path, tiny_model: TinyModel, processor: Any, samples: list[DemoSample]
 ) -> None:
     rows = [
         [(sample, sample.solution.written(DEFAULT_FORMAT) + END_OF_TURN) for sample in group]
         for group in pictures_of(samples)[:3]
     ]
-    batch = TreeCollator(processor, family).collate(rows)
+    policy, collator = load(model_folder, tiny_model)
+    model = AutoModelForImageTextToText.from_pretrained(model_folder)
     # Blocks start silent, so that a wrong mask would go unseen: give every block a voice first.
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.any():
-                parameter.normal_(0.0, 0.1)
-        hidden = model.model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask={"full_attention": batch.mask},
-            **batch.vision,
-            use_cache=False,
-        ).last_hidden_state
-        shared = model.lm_head(hidden.flatten(0, 1)[batch.target_positions])
-        alone = torch.cat([logits_alone(model, processor, *pair) for row in rows for pair in row])
+        for ours, plain in zip(policy.hf_model.parameters(), model.parameters(), strict=True):
+            if not ours.any():
+                plain.copy_(ours.normal_(0.0, 0.1))
+        shared, _ = policy(collator.collate(rows))
+        alone = torch.cat([logprobs_alone(model, processor, *pair) for row in rows for pair in row])
 
-    torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(shared, alone, rtol=1e-5, atol=1e-5)
 
 
-def logits_alone(model: Any, processor: Any, sample: DemoSample, completion: str) -> torch.Tensor:
+def logprobs_alone(model: Any, processor: Any, sample: DemoSample, completion: str) -> torch.Tensor:
     inputs = processor(
         text=[prompt_text(processor, sample.question) + completion],
         images=[picture(sample)],
@@ -142,5 +142,5 @@ def logits_alone(model: Any, processor: Any, sample: DemoSample, completion: str
         return_mm_token_type_ids=model.config.model_type == "qwen2_5_vl",
     )
     num_tokens = len(processor.tokenizer(completion, add_special_tokens=False).input_ids)
-    logits: torch.Tensor = model(**inputs).logits[0, -num_tokens - 1 : -1]
-    return logits
+    logprobs = model(**inputs).logits[0, -num_tokens - 1 : -1].log_softmax(-1)
+    return logprobs.gather(1, inputs["input_ids"][0, -num_tokens:, None]).squeeze(1)

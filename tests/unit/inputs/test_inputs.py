@@ -1,5 +1,6 @@
 """Inputs of a run: settings checked against this machine, model, datasets and rewards."""
 
+import copy
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +13,10 @@ from tokenizers import Tokenizer, models
 
 from orchestration.cli import compose
 from orchestration.data import build as engine
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.inputs.machine import build_config, locate
 from orchestration.inputs.own_rewards import check_own_functions, try_own_functions
 from orchestration.inputs.prepare import check_rewards, model_folder
 from orchestration.models.measured import measured_with
-from orchestration.models.tiny import tiny_config
 from orchestration.plan.plan import plan_run
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings, settings_errors
@@ -26,6 +25,7 @@ from rewards.core.config import OpenEndedConfig, RewardRule
 from rewards.core.judge_config import JudgeConfig
 from rollout.dataset import SampleTable, write_samples
 from rollout.records import Sample
+from tests.tiny_models import make_tiny_model, tiny
 from tests.unit.data.building import build, plan
 from tests.unit.model_folders import write_model_folder
 from tests.unit.plan.runs import settings
@@ -170,16 +170,16 @@ def test_a_run_says_that_its_data_is_not_set(tmp_path: Path) -> None:
 
 
 def test_a_model_without_path_family_and_sizes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.path and model\.family are both null"):
-        settings(*run(tmp_path, "model.family=null"))
+    with pytest.raises(ConfigError, match=r"model\.path and model\.tiny are both null"):
+        settings(*run(tmp_path, "model.tiny=null"))
 
 
 @pytest.mark.parametrize("layers", [3, 4])
 def test_a_folder_must_hold_the_model_that_was_planned(layers: int, tmp_path: Path) -> None:
-    folder, stated = write_model_folder(tmp_path / "model"), tiny_config("qwen2_5_vl")
+    folder, stated = write_model_folder(tmp_path / "model"), copy.deepcopy(dict(tiny("qwen2_5_vl").hf_config))
     stated["text_config"]["num_hidden_layers"] = layers
     values = compose(run(tmp_path))
-    values["model"] |= {"path": str(folder), "family": None, "hf_config": stated}
+    values["model"] |= {"path": str(folder), "hf_config": stated}
 
     if layers == 3:
         assert model_folder(build_config(values)) == folder
@@ -200,7 +200,7 @@ FEW_ROWS = (
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache in which the demo's recipe was built with a model that stands beside it."""
     root = tmp_path_factory.mktemp("built")
-    make_tiny_model(root / "model", FAMILIES["qwen2_5_vl"], corpus=["where is the red oval?"] * 3, seed=0)
+    make_tiny_model(root / "model", corpus=["where is the red oval?"] * 3)
     build(plan(root / "model", root, "data.recipe.out=null"), is_tried=False)
     return root
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import compose, main
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.inputs.machine import build_config, locate
 from orchestration.inputs.own_data import with_own_data
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
 from rollout.dataset import write_samples
 from rollout.records import Sample
+from tests.tiny_models import make_tiny_model
 from tests.unit.data.test_own_files import rows, written
 
 
@@ -121,7 +121,7 @@ def test_look_follows_rules_for_the_source_and_the_limit_of_the_recipe(
 ) -> None:
     file = written(tmp_path / "set" / "counts.jsonl", rows(3))
     model = tmp_path / "model"
-    make_tiny_model(model, FAMILIES["qwen2_5_vl"], corpus=["how many of 0?"] * 3, seed=0)
+    make_tiny_model(model, corpus=["how many of 0?"] * 3)
     given = ["model=qwen2_5_vl", f"model.path={model}", "reward.rules=[{source: counts, function: matching}]"]
     with pytest.raises(SystemExit):
         main(["data", "look", str(file), *given])

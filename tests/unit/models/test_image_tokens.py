@@ -17,7 +17,6 @@ from learner.families.registry import get_family
 from learner.policy.images import ImageEncoder
 from learner.records import ScoredGroup, ScoredSequence
 from orchestration.cli import compose
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.inputs.prepare import model_folder
 from orchestration.models.image_tokens import (
     check_stated_processor,
@@ -27,29 +26,28 @@ from orchestration.models.image_tokens import (
     vision_rows,
 )
 from orchestration.models.shapes import read_shape, shape_of
-from orchestration.models.tiny import tiny_config, tiny_processor
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
-from orchestration.settings.model import ModelConfig
 from rollout.prompt import PromptBuilder
 from rollout.records import ImageBytes, Sample
+from tests.tiny_models import make_tiny_model, tiny, tiny_config
 from tests.unit.plan.published import PUBLISHED
 
 SIDES = st.integers(1, 3000)
 PUBLISHED_QWEN = {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "merge_size": 2}
 PROCESSORS: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "demo qwen": ("qwen2_5_vl", tiny_processor("qwen2_5_vl")),
+    "demo qwen": ("qwen2_5_vl", tiny("qwen2_5_vl").image_processor),
     "published qwen": ("qwen2_5_vl_3b", PUBLISHED_QWEN),
     "qwen without a file": ("qwen2_5_vl_3b", {}),
     "small qwen": ("qwen2_5_vl_3b", {"size": {"shortest_edge": 200704, "longest_edge": 401408}}),
-    "demo internvl": ("internvl", tiny_processor("internvl")),
+    "demo internvl": ("internvl", tiny("internvl").image_processor),
     "published internvl": ("internvl3_1b", {"size": {"height": 448, "width": 448}, "crop_to_patches": False}),
     "few tiles": ("internvl3_1b", {"size": {"height": 448, "width": 448}, "min_patches": 2, "max_patches": 6}),
 }
 
 
 def shape_for(name: str) -> Any:
-    return read_shape(PUBLISHED[name] if name in PUBLISHED else tiny_config(name))  # type: ignore[arg-type]
+    return read_shape(PUBLISHED[name] if name in PUBLISHED else tiny(name).hf_config)
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +112,11 @@ def test_a_processor_of_another_model_is_refused() -> None:
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
 def test_settings_come_from_the_folder_then_from_what_is_stated_then_from_the_demo(family: Any, tmp_path: Path) -> None:
-    frame: Any = {"qwen2_5_vl": "pixel_resized", "internvl": "norm1000"}[family]
     stated = {"size": {"height": 448, "width": 448}}
-    demo = ModelConfig(path=None, family=family, coord_mode=frame)
-    folder = ModelConfig(path=str(tmp_path), family=None, coord_mode=frame, hf_processor=stated)
+    demo = tiny_config(family)
+    folder = replace(demo, path=str(tmp_path), hf_processor=stated)
 
-    assert processor_of(demo) == tiny_processor(family)
+    assert processor_of(demo) == tiny(family).image_processor
     assert processor_of(replace(demo, hf_processor=stated)) == stated
     assert processor_of(folder) == stated
     (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "without an image processor"}))
@@ -136,7 +133,7 @@ LIMITS: dict[str, list[tuple[int | None, int | None]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "internvl"])
 def family(request: pytest.FixtureRequest) -> Any:
     return request.param
 
@@ -144,7 +141,7 @@ def family(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, family: Any) -> Path:
     folder = tmp_path_factory.mktemp(family) / "tiny"
-    make_tiny_model(folder, FAMILIES[family], corpus=["where is the red oval?"] * 3, seed=0)
+    make_tiny_model(folder, family, corpus=["where is the red oval?"] * 3)
     return folder
 
 

@@ -7,22 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.models.measured import MeasuredWith, measured_with, of_record
 from orchestration.settings.model import ModelConfig
-
-FAMILY = "qwen2_5_vl"
+from tests.tiny_models import make_tiny_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model")
-    make_tiny_model(path, FAMILIES["qwen2_5_vl"], corpus=["how tall is the third bar"], seed=0)
+    make_tiny_model(path, corpus=["how tall is the third bar"])
     return path
 
 
 def model(folder: Path, **fields: int) -> ModelConfig:
-    return ModelConfig(path=str(folder), family=FAMILY, coord_mode="pixel", **fields)
+    return ModelConfig(path=str(folder), family=None, coord_mode="pixel", **fields)
 
 
 def measured(folder: Path, system_prompt: str = "Think first.", **fields: int) -> MeasuredWith:

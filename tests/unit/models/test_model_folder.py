@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestration.cli import USER_ERRORS, main
-from orchestration.demo.tiny_model import FAMILIES, chat_template
+from orchestration.demo.tiny_model import chat_template
 from orchestration.inputs.machine import build_config
 from orchestration.models.chat_template import ChatTemplate
 from orchestration.models.model_folder import check_model_folder
@@ -22,11 +22,12 @@ from orchestration.plan.plan import plan_run
 from orchestration.settings.composition import compose
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import build_settings
+from tests.tiny_models import make_tiny_model, tiny
 from tests.unit.model_folders import change_json, tensors_of, write_json, write_model_folder, write_safetensors
 
 Break = Callable[[Path], object]
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1300000000\n"
-TEMPLATE = chat_template(FAMILIES["qwen2_5_vl"])
+TEMPLATE = chat_template(tiny("qwen2_5_vl"))
 
 
 @pytest.fixture(params=["qwen2_5_vl", "internvl"])
@@ -325,9 +326,7 @@ def test_whole_folders_are_taken_whatever_their_layout(family: str, tmp_path: Pa
 
 
 def test_the_folder_that_transformers_itself_writes_is_whole(family: str, tmp_path: Path) -> None:
-    from orchestration.demo.tiny_model import make_tiny_model
-
-    make_tiny_model(tmp_path, FAMILIES[family], corpus=["red circle"] * 9, seed=0)  # type: ignore[index]
+    make_tiny_model(tmp_path, family, corpus=["red circle"] * 9)
 
     assert check_model_folder(tmp_path).family == family
 

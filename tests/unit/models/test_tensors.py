@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 
 from learner.config import LoraConfig
 from learner.families.registry import FAMILIES
-from orchestration.demo.tiny_model import FAMILIES as TINY
 from orchestration.models.shapes import ModelShape, read_saved_shape, read_shape, shape_of
 from orchestration.models.tensors import (
     ParameterCounts,
@@ -21,6 +21,7 @@ from orchestration.models.tensors import (
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 from tests.benchmarks.memory_cases import Case, shape_in, trainer_of, write_model
+from tests.tiny_models import make_tiny_model, tiny_config
 from tests.unit.plan.published import PUBLISHED
 
 
@@ -53,17 +54,13 @@ def test_every_tensor_of_a_published_model_has_its_name_shape_and_part(name: str
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
 def test_the_demo_models_are_counted_without_their_folder(family: Any, tmp_path: Path) -> None:
-    from orchestration.demo.tiny_model import chat_template, train_tokenizer
+    from transformers import AutoConfig
 
-    tiny = TINY[family]
-    processor = tiny.make_processor(train_tokenizer(["red circle"] * 9, special_tokens=tiny.special_tokens))
-    processor.chat_template = chat_template(tiny)
-    config = tiny.make_config(processor.tokenizer)
-    frame = {"qwen2_5_vl": "pixel_resized", "internvl": "norm1000"}[family]
+    make_tiny_model(tmp_path, family, corpus=["red circle"] * 9)
+    config = AutoConfig.from_pretrained(tmp_path)
 
-    assert_same(shape_of(ModelConfig(path=None, family=family, coord_mode=frame)), meta_model(config))  # type: ignore[arg-type]
-    config.save_pretrained(tmp_path)
-    assert_same(shape_of(ModelConfig(path=str(tmp_path), family=None, coord_mode=frame)), meta_model(config))  # type: ignore[arg-type]
+    assert_same(shape_of(tiny_config(family)), meta_model(config))
+    assert_same(shape_of(replace(tiny_config(family), path=str(tmp_path))), meta_model(config))
 
 
 def test_parts_of_the_7b_model_are_counted_by_hand() -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from orchestration.models.shapes import read_shape
 from orchestration.models.tensors import count_parameters
-from orchestration.models.tiny import tiny_config
 from orchestration.plan.engine_memory import engine_memory, token_bytes, undivided, widths, worker_parameters
 from orchestration.plan.memory import colocated_memory
 from orchestration.settings.errors import ConfigError
+from tests.tiny_models import tiny
 from tests.unit.plan.published import PUBLISHED
 from tests.unit.plan.runs import cpu_config, gpu_config
 
@@ -83,7 +83,7 @@ def test_four_workers_hold_the_72b_with_a_cache(tmp_path: Path) -> None:
 
 def test_a_cpu_engine_takes_the_cache_it_is_told(tmp_path: Path) -> None:
     config = cpu_config(tmp_path)
-    memory = engine_memory(config, read_shape(tiny_config("qwen2_5_vl")), None)
+    memory = engine_memory(config, read_shape(tiny("qwen2_5_vl").hf_config), None)
 
     # Three blocks of 96 float32 keys and values: 2,304 bytes a token.
     assert [item.bytes for item in memory.use.items if item.name == "key-value cache"] == [134217728]

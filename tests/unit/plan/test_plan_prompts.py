@@ -4,17 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.models.image_tokens import processor_of, saved_processor
 from orchestration.models.measured import measured_with
 from orchestration.models.shapes import shape_of
 from orchestration.plan.dataset import PromptPlan, PromptRuler, plan_prompts, streamed_rows
-from orchestration.settings.demo import FamilyName
 from orchestration.settings.experiment import ExperimentConfig
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
 from rollout.records import IMAGE_PLACE, Turn
+from tests.tiny_models import make_tiny_model
 from tests.unit.plan.runs import dataset, gpu_settings, row
 
 WORDS = ["how", "tall", "is", "the", "third", "bar", "of", "left", "red", "chart", "and", "where"]
@@ -56,16 +55,14 @@ def planned(config: ExperimentConfig, path: Path, ruler: PromptRuler | None = No
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "internvl"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[FamilyName, Path]:
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp(request.param)
-    make_tiny_model(folder, FAMILIES[request.param], corpus=WORDS * 3, seed=0)
+    make_tiny_model(folder, request.param, corpus=WORDS * 3)
     return request.param, folder
 
 
 @pytest.mark.parametrize("system_prompt", ["", "first think"])
-def test_lengths_and_refusals_are_those_of_the_run(
-    system_prompt: str, model: tuple[FamilyName, Path], tmp_path: Path
-) -> None:
+def test_lengths_and_refusals_are_those_of_the_run(system_prompt: str, model: tuple[str, Path], tmp_path: Path) -> None:
     family, folder = model
     config = gpu_settings(
         f"model=tiny_{family}", "rollout.engine.max_model_len=300", "rollout.sampling.max_completion_tokens=120",
@@ -136,7 +133,7 @@ def record_of(config: ExperimentConfig, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("qwen")
-    make_tiny_model(folder, FAMILIES["qwen2_5_vl"], corpus=WORDS * 3, seed=0)
+    make_tiny_model(folder, corpus=WORDS * 3)
     return folder
 
 

@@ -17,8 +17,9 @@ def test_each_family_answers_boxes_in_its_own_frame(choice: str, frame: str) -> 
     tiny = model(f"model=tiny_{choice}")
     large = model(f"model={choice}", "model.path=/models/large")
 
-    assert (tiny.family, tiny.coord_mode) == (choice, frame)
-    assert (large.family, large.coord_mode) == (None, frame)
+    assert tiny.tiny is not None
+    assert (tiny.tiny.hf_config["model_type"], tiny.coord_mode) == (choice, frame)
+    assert (large.tiny, large.coord_mode) == (None, frame)
 
 
 @pytest.mark.parametrize(
@@ -26,14 +27,18 @@ def test_each_family_answers_boxes_in_its_own_frame(choice: str, frame: str) -> 
     [
         (
             "model.family=internvl2",
-            r"model.family is 'internvl2'; allowed: qwen2_5_vl, internvl, or .* FILE.py:NAME; did you mean internvl",
+            r"model.family is 'internvl2'; allowed: .* FILE.py:NAME, or null, .*; did you mean model=tiny_internvl\?",
         ),
         (
             "model.family=my_family.py:Mine",
             "is a class of your own, and the demo makes no tiny model of it; set model.p",
         ),
-        ("model.family=null", "model.path and model.family are both null"),
-        ("model.coord_mode=norm1000", "the demo's qwen2_5_vl writes boxes in pixel_resized"),
+        ("model.tiny=null", "model.path and model.tiny are both null"),
+        ("model.tiny.hf_config.model_type=null", r"model\.tiny\.hf_config\.model_type is missing"),
+        (
+            "model.tiny.hf_processor.image_processor.image_processor_type=null",
+            r"model\.tiny\.hf_processor\.image_processor\.image_processor_type is missing",
+        ),
         ("+model.famly=internvl", "did you mean model.family"),
         (
             "model.path=https://models.example.org/Qwen/Qwen2.5-VL-3B-Instruct/tree/main",
