@@ -311,7 +311,7 @@ class LearnerConfig:
             )
 
 
-SUPPORTED_FAMILIES = ("internvl", "qwen2_5_vl")
+SUPPORTED_FAMILIES = ("internvl", "qwen2_5_vl", "qwen2_vl", "qwen3_vl")
 """`model_type` of the checkpoints that learner/families knows; here, because its users may not import torch."""
 
 

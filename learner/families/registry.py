@@ -7,8 +7,15 @@ from learner.errors import LearnerError
 from learner.families.base import PARTS, ModelFamily
 from learner.families.internvl import InternVL
 from learner.families.qwen2_5_vl import Qwen25VL
+from learner.families.qwen2_vl import Qwen2VL
+from learner.families.qwen3_vl import Qwen3VL
 
-FAMILIES: dict[str, type[ModelFamily]] = {"internvl": InternVL, "qwen2_5_vl": Qwen25VL}
+FAMILIES: dict[str, type[ModelFamily]] = {
+    "internvl": InternVL,
+    "qwen2_5_vl": Qwen25VL,
+    "qwen2_vl": Qwen2VL,
+    "qwen3_vl": Qwen3VL,
+}
 
 
 def load_family(text: str) -> type[ModelFamily]:

@@ -60,6 +60,8 @@ class Case:
     """Token ids [B, L], grids [images, 3] -> what transformers' own forward pass reads beside pixels and ids."""
     parts: tuple[str, str, str]
     """A parameter of the vision tower, of the projector and of the language model."""
+    class_in_readme: str | None = None
+    """Class of learner/README.md's example that is the family, where there is none in learner/families."""
     lora_targets: tuple[str, ...] = ("q_proj", "down_proj")
     atol: float = 1e-5
     """Allowed for logprobs, and for gradients as shares of the largest one where that is above 1; float32."""

@@ -1,6 +1,8 @@
 """A tiny model folder of each family, its policy and the reference."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from learner.policy.model import Policy
 from tests.families.case import Case, find_cases, write_model
 
 CASES = find_cases()
+README = Path(__file__).parents[2] / "learner" / "README.md"
 TEMPERATURE = 0.7
 
 
@@ -34,16 +37,39 @@ def family(case: Case) -> str:
 
 
 @pytest.fixture(scope="session")
-def folder(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with configuration, random weights, tokenizer and processor."""
-    path = tmp_path_factory.mktemp(case.name)
-    write_model(path, case)
-    return path
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], Path]:
+    """Folder with configuration, random weights, tokenizer and processor of a family; written once."""
+
+    def write(case: Case) -> Path:
+        path = tmp_path_factory.mktemp(case.name)
+        write_model(path, case)
+        return path
+
+    return cache(write)
+
+
+@pytest.fixture(scope="session")
+def own_families(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], str | None]:
+    """FILE.py:NAME of the class in learner/README.md, or None for a family of learner/families."""
+    [code] = re.findall(r"`my_family\.py`:\n\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+    path = tmp_path_factory.mktemp("own") / "my_family.py"
+    path.write_text(code)
+    return lambda case: None if case.class_in_readme is None else f"{path}:{case.class_in_readme}"
+
+
+@pytest.fixture(scope="session")
+def folder(case: Case, folders: Callable[[Case], Path]) -> Path:
+    return folders(case)
+
+
+@pytest.fixture(scope="session")
+def own_family(case: Case, own_families: Callable[[Case], str | None]) -> str | None:
+    return own_families(case)
 
 
 @pytest.fixture
-def policy(folder: Path) -> Policy:
-    return whole_policy(folder, temperature=TEMPERATURE)
+def policy(folder: Path, own_family: str | None) -> Policy:
+    return whole_policy(folder, temperature=TEMPERATURE, own_family=own_family)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from learner.policy.trainable import freeze_parameters
 
 
 @pytest.fixture
-def skeleton(folder):
-    return FolderSource(folder, SdpaKernel(), temperature=1.0).skeleton()
+def skeleton(folder, own_family):
+    return FolderSource(folder, SdpaKernel(), temperature=1.0, own_family=own_family).skeleton()
 
 
 def test_a_skeleton_has_no_storage_but_true_buffers(skeleton, folder):
@@ -61,7 +61,9 @@ def test_the_three_parts_are_the_whole_model(skeleton):
 
 
 @pytest.mark.parametrize("is_copy", [False, True])
-def test_an_output_head_of_its_own_is_trained_as_one_whatever_the_configuration_says(folder, tmp_path, is_copy):
+def test_an_output_head_of_its_own_is_trained_as_one_whatever_the_configuration_says(
+    folder, own_family, tmp_path, is_copy
+):
     """transformers' InternVLConfig ties the two unless config.json says otherwise, and published ones do not say."""
     untied = tmp_path / "untied"
     shutil.copytree(folder, untied)
@@ -71,7 +73,7 @@ def test_an_output_head_of_its_own_is_trained_as_one_whatever_the_configuration_
     name = table.replace("model.embed_tokens", "lm_head") if "language_model.model" in table else "lm_head.weight"
     save_file(tensors | {name: head}, untied / "model.safetensors", metadata={"format": "pt"})
 
-    source = FolderSource(untied, SdpaKernel(), temperature=1.0)
+    source = FolderSource(untied, SdpaKernel(), temperature=1.0, own_family=own_family)
     policy = source.skeleton()
 
     is_separate = "lm_head.weight" in dict(policy.hf_model.named_parameters())

@@ -37,15 +37,15 @@ def pack(policy, encoder, groups, sharing="auto", kernel=None):
     return builder.build(pieces, images)
 
 
-def test_raw_logprobs_know_neither_temperature_nor_banned_tokens(folder, family, encoder):
+def test_raw_logprobs_know_neither_temperature_nor_banned_tokens(folder, family, own_family, encoder):
     """Engines score given tokens so; the policy itself is what they sample from."""
     banned = [IMAGE_TOKEN]
-    policy = whole_policy(folder, temperature=TEMPERATURE, banned_token_ids=banned)
+    policy = whole_policy(folder, temperature=TEMPERATURE, banned_token_ids=banned, own_family=own_family)
     batch = pack(policy, encoder, [group for group in mixed_groups(family) if group.group_id == "text"])
 
     with torch.no_grad():
         sampled_from, raw = policy(batch)[0], policy(batch, is_raw=True)[0]
-        plain = whole_policy(folder)(batch)[0]
+        plain = whole_policy(folder, own_family=own_family)(batch)[0]
 
     assert torch.equal(raw, plain)
     assert (sampled_from - raw).abs().max() > 0.01

@@ -13,33 +13,48 @@ from learner_scenarios import (
 
 from learner.config import DeepSpeedConfig, LoraConfig
 
+PLAIN, ADAPTERS = "plain", "LoRA, KL in the loss"
+"""Scenarios: all parameters by FSDP2; adapters with recomputation and a frozen tower by ZeRO-3."""
 ZERO_3 = {"backend": "deepspeed", "deepspeed": DeepSpeedConfig(zero_stage=3)}
 
 
-def test_two_ranks_update_as_one_does(case, folder, tmp_path, differences):
-    """All parameters by FSDP2; adapters with recomputation and a frozen tower by ZeRO-3."""
+def scenarios(case, own_family):
+    """By scenario: what differs from it for this family."""
+    plain = {"model": case.name, "family": own_family}
+    lora = LoraConfig(rank=4, target_modules=case.lora_targets)
+    return {PLAIN: plain, ADAPTERS: {**plain, "lora": lora, "activation_checkpointing": True}}
+
+
+@pytest.fixture(scope="session")
+def two_ranks(request, folders, own_families, tmp_path_factory):
+    """By family: what two ranks made of each scenario; all families in two processes, which take seconds to start."""
     pytest.importorskip("deepspeed", reason="an extra of its own: mixed-r1[deepspeed]")
-    paths, whole = {case.name: folder}, {"family": case.name}
-    adapters = {
-        **whole,
-        "lora": LoraConfig(rank=4, target_modules=case.lora_targets),
-        "activation_checkpointing": True,
-    }
-    of_adapters = "LoRA, KL in the loss"
-    calls = [(live_case, paths, "plain", whole), (live_case, paths, of_adapters, {**adapters, **ZERO_3})]
+    cases = [item.callspec.params["case"] for item in request.session.items if "two_ranks" in item.fixturenames]
+    calls = []
+    for case in cases:
+        paths, changes = {case.name: folders(case)}, scenarios(case, own_families(case))
+        calls += [
+            (live_case, paths, PLAIN, changes[PLAIN]),
+            (live_case, paths, ADAPTERS, {**changes[ADAPTERS], **ZERO_3}),
+        ]
+    lives = run_in_turn(2, tmp_path_factory.mktemp("two"), calls)
+    return {case.name: (lives[2 * place], lives[2 * place + 1]) for place, case in enumerate(cases)}
 
-    plain, with_adapters = run_in_turn(2, tmp_path, calls)
 
-    one = live_case(0, 1, 0, paths, "plain", whole)
+def test_two_ranks_update_as_one_does(case, folder, own_family, two_ranks, differences):
+    plain, adapters = two_ranks[case.name]
+    changes = scenarios(case, own_family)
+
+    one = live_case(0, 1, 0, {case.name: folder}, PLAIN, changes[PLAIN])
     check_two_ranks(differences, "2 ranks = 1 rank", case.name, one, plain)
-    one = live_case(0, 1, 0, paths, of_adapters, adapters)
-    check_two_ranks(differences, "2 ranks of ZeRO-3 = 1 rank", case.name, one, with_adapters)
+    one = live_case(0, 1, 0, {case.name: folder}, ADAPTERS, changes[ADAPTERS])
+    check_two_ranks(differences, "2 ranks of ZeRO-3 = 1 rank", case.name, one, adapters)
 
 
-def test_the_cut_into_micro_batches_changes_no_update(family, folder, differences):
+def test_the_cut_into_micro_batches_changes_no_update(family, folder, own_family, differences):
     lives = []
     for budget in (10_000, 40):
-        trainer = start_trainer(0, 1, 0, folder, micro_batch_tokens=budget)
+        trainer = start_trainer(0, 1, 0, folder, family=own_family, micro_batch_tokens=budget)
         gradients = keep_first_gradients(trainer)
         metrics = train(trainer, 0, 1, 0, 2, family)
         lives.append((gradients, weights_of(trainer), metrics))

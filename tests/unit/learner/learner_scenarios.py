@@ -42,7 +42,7 @@ CASES: dict[str, dict] = {
         }
     },
     "REINFORCE++, KL in the reward": {
-        "family": "internvl",
+        "model": "internvl",
         "algorithm": {"name": "reinforce_plus_plus", "kl_coef": 0.05, "kl_in": "reward", "kl_estimator": "k1"},
     },
     "scale by task, mean of sequences": {"algorithm": {"scale": "task", "aggregation": "sequence"}},
@@ -213,7 +213,7 @@ def _in_turn(rank: int, num_ranks: int, _: int, calls: list[tuple]) -> list:
 
 def live_case(rank: int, num_ranks: int, port: int, model_paths: dict, name: str, changes: dict) -> dict:
     case = {**CASES[name], **changes}
-    family = case.pop("family", "qwen2_5_vl")
+    family = case.pop("model", "qwen2_5_vl")
     trainer = start_trainer(rank, num_ranks, port, model_paths[family], **case)
     before = weights_of(trainer)
     gradients = keep_first_gradients(trainer)

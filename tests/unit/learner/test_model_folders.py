@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
+from learner.families.registry import FAMILIES
 from learner.policy.images import ImageEncoder
 from learner.policy.source import FolderSource, RandomWeights
 from learner.policy.trainable import freeze_parameters
@@ -65,7 +66,7 @@ def test_a_folder_without_a_known_model_is_refused(tmp_path):
     with pytest.raises(LearnerError, match=r"holds no config\.json"):
         FolderSource(tmp_path, SdpaKernel(), temperature=1.0).skeleton()
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(LearnerError, match=r"model_type is 'llama'; supported: internvl, qwen2_5_vl\. Another"):
+    with pytest.raises(LearnerError, match=rf"model_type is 'llama'; supported: {', '.join(FAMILIES)}\. Another"):
         FolderSource(tmp_path, SdpaKernel(), temperature=1.0).skeleton()
 
 
