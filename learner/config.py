@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -311,8 +312,20 @@ class LearnerConfig:
             )
 
 
-SUPPORTED_FAMILIES = ("internvl", "qwen2_5_vl", "qwen2_vl", "qwen3_vl")
-"""`model_type` of the checkpoints that learner/families knows; here, because its users may not import torch."""
+BoxFrame = Literal["pixel", "pixel_resized", "norm1000", "norm1"]
+"""Frame in which a model writes boxes and points: pixels of the original image, pixels of the image as the model sees
+it, 0..1000 or 0..1 of its width and height."""
+
+SUPPORTED_FAMILIES: Mapping[str, BoxFrame] = MappingProxyType(
+    {"internvl": "norm1000", "qwen2_5_vl": "pixel_resized", "qwen2_vl": "norm1000", "qwen3_vl": "norm1000"}
+)
+"""`model_type` of the checkpoints that learner/families knows -> frame of their boxes; here, because its users may not
+import torch.
+
+Source: Qwen2-VL, arXiv:2409.12191, section 2.2 (normalised to [0, 1000)); Qwen2.5-VL, arXiv:2502.13923, section 2.1
+(absolute coordinates); Qwen3-VL, the cookbook spatial_understanding of its repository (0 to 1000); InternVL3,
+arXiv:2504.10479.
+"""
 
 
 def learning_rate_at(num_steps_taken: int, config: OptimizerConfig) -> float:

@@ -220,10 +220,11 @@ def _data_look(arguments: Sequence[str]) -> int:
     from orchestration.inputs.hub import with_hub_folders
     from orchestration.inputs.machine import known_model_folder
     from orchestration.inputs.own_data import find
+    from orchestration.models.box_frame import with_box_frame
     from orchestration.settings.experiment import build_settings
 
     path, *overrides = arguments
-    config = with_hub_folders(build_settings(compose([*overrides, f"data.train={path}"])))
+    config = with_box_frame(with_hub_folders(build_settings(compose([*overrides, f"data.train={path}"]))))
     for line in look_lines(find("train", config.data), config, known_model_folder(config)):
         print(line)
     return 0

@@ -20,6 +20,7 @@ from orchestration.cluster.session import while_ray_lives
 from orchestration.inputs.machine import Located, locate
 from orchestration.inputs.prepare import (
     Inputs,
+    check_box_frame,
     check_rewards,
     check_same_model,
     check_same_rows,
@@ -124,6 +125,7 @@ def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[
     for key, text in own_code(config).items():
         load_own(key, text)
     load_group_filter(config.training.filter)  # a fault of it is said before anything starts
+    check_box_frame(config, inputs.train, inputs.held_out, *sets.values())
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out, *sets.values())
     check_plan(config, Located(train=inputs.train, held_out=inputs.held_out, note=""))
     if (warning := check_object_store(config, inputs.train)) is not None:

@@ -2,15 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from rollout.conversation import PromptSpec
 from rollout.errors import RolloutError
 from rollout.records import SamplingSpec
 
 CPU_BATCHED_TOKENS = 8192
 """Tokens that an engine on CPU computes in one step, where prompts are not cut; longer ones raise it."""
+OF_THE_CALL = {
+    *("add_generation_prompt", "chat_template", "continue_final_message", "conversation", "messages", "tokenize"),
+    *("processor_kwargs", "return_dict", "return_tensors"),
+}
+"""Arguments of a chat template, and of the call that renders it, which the run sets itself."""
 MIN_TEMPERATURE = 0.01
 """vLLM raises lower temperatures to this value."""
 
@@ -181,9 +187,23 @@ class RolloutConfig:
     system_prompt: str = ""
     """System turn of every prompt; empty for none. `{format}` in it stands for the sentence that asks for the form of
     `reward.format`, which reward and readers expect: "You read charts. {format}"."""
+    task_prompts: Mapping[str, str] = field(default_factory=dict)
+    """Task -> text that follows the question of its rows; "" for none. `{box_frame}` and `{point_frame}` in it stand
+    for the sentences that say in which frame the model writes boxes and points (model.coord_mode), and as what."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Further variables of the chat template, by name: enable_thinking: false for models whose templates read it."""
     max_engines: Annotated[int, Ge(1)] | None = None
     """Most engines at once. A run waits for `engines`; more join whenever the cluster has room for them, and leave with
     their machines. null is `engines`."""
+
+    @property
+    def prompt_spec(self) -> PromptSpec:
+        """What is added to the texts of every row."""
+        return PromptSpec(
+            system_prompt=self.system_prompt,
+            task_prompts={task: text for task, text in self.task_prompts.items() if text},
+            template_kwargs=self.chat_template_kwargs,
+        )
 
     @property
     def most_engines(self) -> int:
@@ -200,6 +220,11 @@ class RolloutConfig:
             raise RolloutError(
                 f"rollout.weight_channel.backend is {self.weight_channel.backend} with rollout.engine.device=cpu; "
                 "use gloo"
+            )
+        if taken := sorted(OF_THE_CALL & self.chat_template_kwargs.keys()):
+            raise RolloutError(
+                f"rollout.chat_template_kwargs names {taken[0]}, which the run sets itself; name variables of the "
+                "model's own template, such as enable_thinking"
             )
         sampling = self.sampling
         lengths = {f"tasks.{name}.": task.max_completion_tokens or 0 for name, task in sampling.tasks.items()}

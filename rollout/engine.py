@@ -25,7 +25,8 @@ from rollout.config import RolloutConfig
 from rollout.core_watch import CoreWatch
 from rollout.errors import RolloutError
 from rollout.fingerprint import join_shards
-from rollout.prompt import EnginePrompt, PromptBuilder, banned_token_ids
+from rollout.placeholders import banned_token_ids
+from rollout.prompt import EnginePrompt, PromptBuilder
 from rollout.records import Activity, EncodedPrompt, Fingerprint, RolloutGroup, Sample, SamplingSpec
 from rollout.translation import (
     can_sleep,
@@ -67,7 +68,7 @@ class GenerationEngine:
         if config.engine.device == "cuda" and (fault := driver_fault()) is not None:
             raise RolloutError(f"rollout.engine.device is cuda, but {fault}")
         self._prompts = PromptBuilder(
-            model_path, system_prompt=config.system_prompt, max_images=config.engine.max_images_per_prompt
+            model_path, spec=config.prompt_spec, max_images=config.engine.max_images_per_prompt
         )
         self._logit_bias = dict.fromkeys(banned_token_ids(model_path), BAN_LOGIT_BIAS)
         self._in_flight = config.weight_channel.in_flight

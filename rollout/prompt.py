@@ -1,8 +1,11 @@
-"""From a sample to an engine prompt: chat template, decoded images, and the tokens that are never sampled."""
+"""From a sample to an engine prompt: chat template, decoded images, and their sizes as the model sees them."""
 
+import inspect
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,26 +14,20 @@ from jinja2 import TemplateError
 from PIL import Image
 
 from conf.pictures import in_rgb
-from rollout.conversation import Conversation
+from rollout.conversation import Conversation, PromptSpec
 from rollout.errors import RolloutError
+from rollout.placeholders import placeholder_tokens
 from rollout.records import IMAGE_PLACE, EncodedPicture, ImageBytes, Sample, Turn
 
 if TYPE_CHECKING:
     import torch
 
-# Tokens that stand for vision features. A sampled or typed one would claim features that do not exist.
-PLACEHOLDER_TOKENS = (
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-    "<image>",
-    "<IMG_CONTEXT>",
-    "<img>",
-    "</img>",
-    "<video>",
-)
+PROBE_SIZE = (224, 224)
+"""(width, height) of a blank picture that every processor takes."""
+RESIZED_BY = {"height", "width", "factor", "min_pixels", "max_pixels"}
+"""Arguments of the resize of Qwen2-VL's image processor and of those made after it."""
+BLANKS = 4096
+"""Sizes of pictures whose tokens, or whose size as the model sees them, are remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +41,7 @@ class EnginePrompt:
     """Of the bytes of each image, in hex."""
     input_sizes: tuple[tuple[int, int], ...]
     """(width, height) of each image after the processor's resize: the frame in which Qwen2.5-VL answers boxes. The
-    original size for InternVL, whose frame knows no pixels."""
+    original size where the processor cuts images into tiles, as InternVL's does: such a frame knows no pixels."""
     template: str
     """Digest of the chat template that made it, in hex."""
 
@@ -64,24 +61,11 @@ class PromptLength:
     """Of them, those that the processor puts in the images' places."""
 
 
-def banned_token_ids(model_path: Path) -> list[int]:
-    """Return the ids of placeholder tokens that a checkpoint's model has a logit for, ascending.
-
-    Engines never sample them, and the learner gives them no share in the policy. A tokenizer may know ids beyond the
-    model's vocabulary (InternVL3's `<video>`): there is nothing to sample or to ban there.
-    """
-    from transformers import AutoConfig, AutoTokenizer
-
-    vocabulary = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False).get_vocab()
-    num_logits = AutoConfig.from_pretrained(model_path, trust_remote_code=False).get_text_config().vocab_size
-    known = (vocabulary[token] for token in PLACEHOLDER_TOKENS if token in vocabulary)
-    return sorted(token_id for token_id in known if token_id < num_logits)
-
-
 class PromptBuilder:
     """Builds engine prompts with the checkpoint's own chat template and image processor."""
 
-    def __init__(self, model_path: Path, *, system_prompt: str, max_images: int) -> None:
+    def __init__(self, model_path: Path, *, spec: PromptSpec | None = None, max_images: int) -> None:
+        """Load the processor of a checkpoint folder; `spec` is the run's, none adds nothing to the texts of rows."""
         from transformers import AutoProcessor
 
         self._processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=False)
@@ -89,8 +73,11 @@ class PromptBuilder:
         if self._processor.chat_template is None:  # older folders keep it in tokenizer_config.json alone
             self._processor.chat_template = self._tokenizer.chat_template
         self._template_digest = blake2b(str(self._processor.chat_template).encode(), digest_size=8).hexdigest()
-        self._system_prompt = system_prompt
+        self._placeholders = placeholder_tokens(model_path)
+        self._spec = spec or PromptSpec()
         self._max_images = max_images
+        self._input_size = lru_cache(maxsize=BLANKS)(self._resized)
+        self._num_image_tokens = lru_cache(maxsize=BLANKS)(self._counted)
 
     def build(self, sample: Sample) -> EnginePrompt:
         """Make the prompt of a sample.
@@ -106,7 +93,7 @@ class PromptBuilder:
             token_ids=self._token_ids(self._text(Conversation.of(sample), len(images), sample.sample_id)),
             images=images,
             image_digests=tuple(blake2b(image.data, digest_size=16).hexdigest() for image in sample.images),
-            input_sizes=tuple(self._input_size(image) for image in sample.images),
+            input_sizes=tuple(self._input_size(image.size) for image in sample.images),
             template=self._template_digest,
         )
 
@@ -119,16 +106,14 @@ class PromptBuilder:
             RolloutError: as `build`.
         """
         images = self.build(sample).images
-        text = self._text(Conversation.of(sample), len(images), sample.sample_id)
-        found = self._processor(images=images or None, text=[text], add_special_tokens=False)
-        ids: list[int] = [int(token) for token in found["input_ids"][0]]
-        return ids
+        return self._expanded(self._text(Conversation.of(sample), len(images), sample.sample_id), images)
 
     def encoded_picture(self, pixels: "torch.Tensor", grid: Sequence[int]) -> EncodedPicture:
         """Describe one picture as a vision tower gets it.
 
         Args:
-            pixels: [rows, ...] as an image processor made them, channels first in a row; uint8 before normalisation.
+            pixels: [rows, ...] as an image processor made them; uint8 before normalisation. Channels come first in a
+                row where their means differ.
             grid: their shape; see `EncodedPicture`.
         """
         import torch
@@ -137,10 +122,12 @@ class PromptBuilder:
 
         if pixels.dtype != torch.uint8:
             processor = self._processor.image_processor
-            mean, std = (torch.tensor(v).view(1, -1, 1) for v in (processor.image_mean, processor.image_std))
-            values = (
-                pixels.float().reshape(len(pixels), len(mean.flatten()), -1) * std + mean
-            ) / processor.rescale_factor
+            values = pixels.float().reshape(len(pixels), -1)
+            if processor.do_normalize:
+                mean, std = (torch.tensor(v).view(1, -1, 1) for v in (processor.image_mean, processor.image_std))
+                values = (values.reshape(len(pixels), mean.numel(), -1) * std + mean).reshape(len(pixels), -1)
+            if processor.do_rescale:
+                values = values / processor.rescale_factor
             pixels = values.round().clamp(0, 255).to(torch.uint8)
         return EncodedPicture(grid=tuple(grid), pixels=fingerprint(pixels), num_values=len(pixels.unique()))
 
@@ -152,6 +139,7 @@ class PromptBuilder:
         *,
         system: str = "",
         history: tuple[Turn, ...] = (),
+        task: str = "",
     ) -> PromptLength:
         """Return the length of a prompt from the sizes of its images, without their pixels.
 
@@ -161,11 +149,12 @@ class PromptBuilder:
             sample_id: For messages.
             system: The row's own system text.
             history: Turns before the question.
+            task: Of the row.
 
         Raises:
             RolloutError: As `build` does, or the processor cannot take an image of such a size.
         """
-        conversation = Conversation(question, system, history)
+        conversation = Conversation(question, system, history, task)
         num_image_tokens = self._check(conversation, image_sizes, sample_id)
         ids = self._token_ids(self._text(conversation, len(image_sizes), sample_id))
         num_text_tokens = len(ids) - len(image_sizes)
@@ -174,7 +163,7 @@ class PromptBuilder:
     def _check(self, conversation: Conversation, image_sizes: Sequence[tuple[int, int]], sample_id: str) -> int:
         """Refuse what cannot be a prompt; returns the tokens of its images."""
         for name, text in conversation.texts():
-            found = [token for token in PLACEHOLDER_TOKENS if token in text]
+            found = [token for token in self._placeholders if token in text]
             if found:
                 raise RolloutError(
                     f"sample {sample_id}: {name} holds the vision placeholder {found[0]!r}; remove it from "
@@ -196,37 +185,69 @@ class PromptBuilder:
                 f"{self._max_images}"
             )
         try:
-            counted = self._processor._get_num_multimodal_tokens([(height, width) for width, height in image_sizes])
+            return sum(self._num_image_tokens(size) for size in image_sizes)
         except (ValueError, ArithmeticError) as error:
             raise RolloutError(f"sample {sample_id}: the processor refuses an image: {error}") from error
-        return int(sum(counted["num_image_tokens"]))
 
     def _token_ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
     def _text(self, conversation: Conversation, num_images: int, sample_id: str) -> str:
-        messages = conversation.messages(num_images=num_images, system_prompt=self._system_prompt)
+        messages = conversation.messages(num_images=num_images, spec=self._spec)
         try:
-            prompt: str = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            prompt: str = self._processor.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False, **self._spec.template_kwargs
+            )
         except TemplateError as error:  # some templates know no system turn, or no two turns of one role
             raise RolloutError(f"sample {sample_id}: the model's chat template refuses its turns: {error}") from error
         return prompt
 
-    def _input_size(self, image: ImageBytes) -> tuple[int, int]:
-        processor = self._processor.image_processor
-        if not hasattr(processor, "merge_size"):
-            return image.size  # InternVL answers in a 0..1000 frame, so its tiling never enters the boxes
-        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+    def _expanded(self, text: str, images: Sequence[Image.Image]) -> list[int]:
+        found = self._processor(images=list(images) or None, text=[text], add_special_tokens=False)
+        return [int(token) for token in found["input_ids"][0]]
 
-        height, width = smart_resize(
-            image.height,
-            image.width,
-            factor=processor.patch_size * processor.merge_size,
-            min_pixels=processor.size["shortest_edge"],
-            max_pixels=processor.size["longest_edge"],
-        )
-        return width, height
+    def _counted(self, size: tuple[int, int]) -> int:
+        """Count the tokens that the processor puts in the place of an image: by its formula, else by a blank image.
+
+        The formulas of some processors leave out the marks around an image; `_marks` adds them.
+        """
+        if not hasattr(self._processor, "_get_num_multimodal_tokens"):
+            return self._tokens_of_blank(size)
+        return self._formula(size) + self._marks
+
+    def _formula(self, size: tuple[int, int]) -> int:
+        width, height = size
+        return int(sum(self._processor._get_num_multimodal_tokens([(height, width)])["num_image_tokens"]))
+
+    @cached_property
+    def _marks(self) -> int:
+        """Tokens of an image that the processor's formula leaves out."""
+        return self._tokens_of_blank(PROBE_SIZE) - self._formula(PROBE_SIZE)
+
+    def _tokens_of_blank(self, size: tuple[int, int]) -> int:
+        text = self._text(Conversation("?"), 1, "of a blank image")
+        return len(self._expanded(text, [Image.new("RGB", size)])) - len(self._token_ids(text)) + 1
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return (width, height) of an image as the model sees it; the original size where it is cut into tiles."""
+        processor = self._processor.image_processor
+        width, height = size
+        if hasattr(processor, "merge_size"):  # patches of any resolution
+            resize = getattr(sys.modules[type(processor).__module__], "smart_resize", None)
+            if resize is not None and inspect.signature(resize).parameters.keys() >= RESIZED_BY:
+                rows, columns = resize(
+                    height,
+                    width,
+                    factor=processor.patch_size * processor.merge_size,
+                    min_pixels=processor.size["shortest_edge"],
+                    max_pixels=processor.size["longest_edge"],
+                )
+                return columns, rows
+            blank = processor(images=[Image.new("RGB", size)], return_tensors="pt")
+            _, rows, columns = blank["image_grid_thw"][0].tolist()
+            return columns * processor.patch_size, rows * processor.patch_size
+        return size
 
 
 def _decode(image: ImageBytes, sample_id: str) -> Image.Image:

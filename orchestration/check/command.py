@@ -14,8 +14,8 @@ from orchestration.check.verdicts import judge
 from orchestration.cluster.found import hold
 from orchestration.cluster.reservations import Reservations, actors_reserved
 from orchestration.cluster.session import while_ray_lives
+from orchestration.models.box_frame import family_frame
 from orchestration.models.shapes import PatchTower, shape_of
-from orchestration.settings.demo import FAMILY_FRAMES
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.faults import FaultLog
 from orchestration.storage.files import exclusive, write_json
@@ -23,7 +23,7 @@ from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.learner_group import start_learner
 from orchestration.workers.turns import start_turns
 from rewards.functions.tokenizer import load_tokenizer
-from rollout.prompt import PLACEHOLDER_TOKENS
+from rollout.placeholders import placeholder_tokens
 
 MIN_LEARNING_RATE = 1e-4
 """Of the step, so that it changes every trained tensor in bfloat16 too."""
@@ -76,8 +76,8 @@ def expectations(config: ExperimentConfig, model: Path) -> Expectations:
     return Expectations(
         device=config.learner.device,
         dtype="float32" if set(dtypes) == {"float32"} else "bfloat16",
-        coord_mode=config.model.coord_mode,
-        family_frame=FAMILY_FRAMES[shape.family] if is_known else config.model.coord_mode,
+        coord_mode=config.model.box_frame,
+        family_frame=(family_frame(config.model) if is_known else None) or config.model.box_frame,
         patch_side=shape.tower.patch_side if isinstance(shape.tower, PatchTower) else None,
         grounding=config.reward.grounding,
         learns=True,
@@ -90,7 +90,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
     record.unlink(missing_ok=True)
     checkpoints = config.training.checkpoint_dir or folder
     tokenizer = load_tokenizer(model)
-    ids = ((tokenizer.token_to_id(token), token) for token in PLACEHOLDER_TOKENS)
+    ids = ((tokenizer.token_to_id(token), token) for token in placeholder_tokens(model))
     known = {index: token for index, token in ids if index is not None}
 
     async def look(reservations: Reservations) -> Facts:

@@ -179,7 +179,7 @@ class Probes:
     async def _encode(self) -> None:
         rollout = self.config.rollout
         for prompt in self.prompts:
-            asked = prompt.sample, rollout.system_prompt, rollout.engine.max_images_per_prompt
+            asked = prompt.sample, rollout.prompt_spec, rollout.engine.max_images_per_prompt
             engines, ranks = await asyncio.gather(
                 self.engines.on_each(self._ready, "encode", prompt.sample), self.learner.on_each("encode", *asked)
             )

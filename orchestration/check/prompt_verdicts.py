@@ -161,7 +161,7 @@ def sampled_row(sampled: Sequence[SampledFacts]) -> Row:
         shortened(faults),
         otherwise=f"{sum(one.num_tokens for one in sampled):,} tokens, no placeholder",
         expected="no placeholder of a picture",
-        remedy="engines must ban them: see rollout.prompt.PLACEHOLDER_TOKENS",
+        remedy="engines must ban them: see rollout/placeholders.py",
     )
 
 

@@ -184,6 +184,8 @@ def _row(row: Candidate, config: ExperimentConfig) -> Iterator[str]:
         yield from _block(label, f"{turn.role}: {readable(turn.text)}")
     question = row.question if len(row.question) <= MAX_CHARS else f"{row.question[:MAX_CHARS]}..."
     yield from _block("question", readable(question))
+    if added := config.rollout.prompt_spec.task_prompts.get(row.task):
+        yield from _block("added", f"{added} (rollout.task_prompts.{row.task})")
     if row.options:
         yield from _block("options", f"{len(row.options)}: {' | '.join(row.options[:MAX_ITEMS])}")
     kind = f" (as {row.answer_type})" if row.answer_type else ""

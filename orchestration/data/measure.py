@@ -9,6 +9,7 @@ from pathlib import Path
 from orchestration.data.chunks import Chunk, ChunkWriter
 from orchestration.data.sources.rows import Candidate, Refused, RejectReason, candidate_from_json, candidate_to_json
 from orchestration.data.stages import RowStage, RowStep, stage_code
+from rollout.conversation import PromptSpec
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
 
@@ -32,14 +33,14 @@ class Ruler:
 
     model: Path
     """Hugging Face folder; only its processor is read."""
-    system_prompt: str
+    spec: PromptSpec
     max_images: int
     max_prompt_tokens: int
 
     @property
     def settings(self) -> tuple[str, int, int]:
         """All settings but the folder, which counts by its content."""
-        return self.system_prompt, self.max_images, self.max_prompt_tokens
+        return self.spec.record, self.max_images, self.max_prompt_tokens
 
 
 def processor_files(model: Path) -> Iterable[Path]:
@@ -50,7 +51,7 @@ def processor_files(model: Path) -> Iterable[Path]:
 @lru_cache(maxsize=1)
 def prompt_builder(ruler: Ruler) -> PromptBuilder:
     """Load the processor; a worker caches the latest."""
-    return PromptBuilder(ruler.model, system_prompt=ruler.system_prompt, max_images=ruler.max_images)
+    return PromptBuilder(ruler.model, spec=ruler.spec, max_images=ruler.max_images)
 
 
 def measure(row: Candidate, ruler: Ruler) -> Candidate:
@@ -66,6 +67,7 @@ def measure(row: Candidate, ruler: Ruler) -> Candidate:
             row.sample_id,
             system=row.system,
             history=row.history,
+            task=row.task,
         )
     except RolloutError as error:
         raise Refused(RejectReason.PROMPT_UNBUILDABLE, str(error)) from error

@@ -148,9 +148,9 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
             processor,
             asdict(with_own_code(config.reward, lambda key, _: f"own:{own_rewards[key]}")),
             asdict(config.rollout.sampling),
-            config.rollout.system_prompt,
+            config.rollout.prompt_spec.record,
             config.rollout.engine.dtype,
-            config.model.coord_mode,
+            config.model.box_frame,
             recipe.difficulty.num_completions,
             recipe.seed,
             stage_code("sample"),
@@ -164,7 +164,7 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
         reward_code=own_rewards,
         ruler=ruler,
         processor=processor,
-        measured_with=measured_with(config.model, model, config.rollout.system_prompt),
+        measured_with=measured_with(config.model, model, config.rollout.prompt_spec),
         policy=policy,
         filter_code=filter_code(recipe.filters),
         store=store,
@@ -180,7 +180,7 @@ def ruler_of(config: ExperimentConfig, model: Path) -> Ruler:
     limit = None if recipe is None else recipe.measure.max_prompt_tokens
     return Ruler(
         model=model,
-        system_prompt=config.rollout.system_prompt,
+        spec=config.rollout.prompt_spec,
         max_images=engine.max_images_per_prompt,
         max_prompt_tokens=limit or engine.max_model_len - sampling.longest_completion,
     )

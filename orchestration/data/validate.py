@@ -20,7 +20,7 @@ from orchestration.data.stages import RowStage, RowStep, stage_code
 from orchestration.settings.recipe import LimitsConfig
 from rewards.core.envelope import END_OF_TURN
 from rollout.conversation import Conversation
-from rollout.prompt import PLACEHOLDER_TOKENS
+from rollout.placeholders import SPELLINGS
 from rollout.records import IMAGE_PLACE
 
 _DIRTY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -52,7 +52,7 @@ _OTHER_TOKENS = (
 """Tokens of other models than those trained here: a dataset may be used with another model later."""
 _TOKEN = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|"
-    + "|".join(map(re.escape, sorted({*PLACEHOLDER_TOKENS, *END_OF_TURN, *_OTHER_TOKENS}, key=len, reverse=True))),
+    + "|".join(map(re.escape, sorted({*SPELLINGS, *END_OF_TURN, *_OTHER_TOKENS}, key=len, reverse=True))),
     re.IGNORECASE,
 )
 """Case is ignored: chat templates and tokenizers of some models fold it, and no sentence needs such a word."""

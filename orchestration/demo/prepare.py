@@ -86,7 +86,7 @@ def model_folder(root: Path, settings: DemoSettings, model: ModelConfig, form: F
 
 def model_digest(settings: DemoSettings, model: ModelConfig, form: FormatConfig) -> str:
     """Return the digest of settings, code and libraries of the warm-started model."""
-    written = [asdict(tiny_of(model)), model.coord_mode, form.style, *tags_of(form), form.think_prefilled]
+    written = [asdict(tiny_of(model)), model.box_frame, form.style, *tags_of(form), form.think_prefilled]
     hasher = hashlib.blake2b(json.dumps([*astuple(settings), *written]).encode(), digest_size=8)
     for name in LIBRARIES:
         hasher.update(f"{name}=={importlib.metadata.version(name)}".encode())
@@ -114,7 +114,7 @@ def _write_model(
         weights=WARM_START_WEIGHTS,
         questions_per_picture=settings.questions_per_picture,
     )
-    samples = [with_boxes_in(model.coord_mode, sample) for sample in drawn]
+    samples = [with_boxes_in(model.box_frame, sample) for sample in drawn]
     blank = folder / "blank"
     make_tiny_model(blank, tiny, corpus=_tokenizer_corpus(samples, seed, form), seed=seed, form=form)
     warm_start(blank, folder, tiny, samples=samples, settings=settings, seed=seed, progress=progress, form=form)

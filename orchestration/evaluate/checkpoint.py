@@ -68,7 +68,9 @@ def settings_of_run(run: RunFolder, defaults: Mapping[str, Any]) -> dict[str, An
             dropped.
         defaults: The composed settings without those of the command line.
     """
-    began = _adopted(ExperimentConfig, _settings_here(run), defaults)
+    here = _settings_here(run)
+    here["rollout"] = {"task_prompts": {}, **here["rollout"]}  # runs of earlier versions added none
+    began = _adopted(ExperimentConfig, here, defaults)
     values = {**defaults, **{name: began[name] for name in TAKEN}, "run_dir": str(run.root)}
     values["rollout"] = {**began["rollout"], **{name: defaults["rollout"][name] for name in OF_THE_MACHINE}}
     values["cluster"] = {**defaults["cluster"], "faults": began["cluster"]["faults"]}
@@ -150,14 +152,14 @@ def find_weights(config: ExperimentConfig, run: RunFolder | None) -> Weights:
             "RUN/checkpoints/step_..., or a Hugging Face folder"
         )
     if not named:
-        check_model(config.model, config.reward)
+        check_model(config.model, config.reward, config.rollout.prompt_spec)
         return Weights(folder=Path(str(config.model.path)))
     path = Path(named).expanduser().absolute()
     if run is None:
         if not (path / "config.json").is_file():
             raise _not_found(path)
         check_model_folder(path, model=config.model)
-        check_opened_thinking(path, config.reward)
+        check_opened_thinking(path, config.reward, config.rollout.prompt_spec)
         return Weights(folder=path)
     if path.parent == run.checkpoints:
         return _checkpoint(open_store(path.parent), path, run)

@@ -25,9 +25,9 @@ from orchestration.evaluate.store import (
     read_evaluation,
     write_evaluation,
 )
-from orchestration.inputs.prepare import check_rewards, model_folder, prepare_inputs
+from orchestration.inputs.prepare import check_box_frame, check_rewards, model_folder, prepare_inputs
+from orchestration.models.box_frame import with_box_frame
 from orchestration.page.formatting import progress_bars
-from orchestration.settings.demo import FAMILY_FRAMES
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.model import NOT_SET
@@ -42,6 +42,7 @@ from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.learner_group import start_learner
 from orchestration.workers.reward_pool import start_reward_pool
 from rollout.config import SamplingConfig
+from rollout.conversation import PromptSpec
 from rollout.dataset import is_dataset
 
 
@@ -68,6 +69,7 @@ def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
     _print_conditions(config, run, weights.folder)
     if data is None:
         data = prepare_inputs(config, print).held_out
+    check_box_frame(config, data)
     check_rewards(config.reward, model, data)
     dataset = open_rows(data, seed=config.seed, max_samples=settings.max_samples)
     folder = Path(settings.out).expanduser().absolute() if settings.out else _folder(config, weights.folder, data)
@@ -127,7 +129,7 @@ def find_data(config: ExperimentConfig, run: RunFolder | None) -> Path | None:
 def with_weights(config: ExperimentConfig, weights: Weights, run: RunFolder | None) -> ExperimentConfig:
     """Return settings whose `model.path` is what engines load; a run's own checkpoint is exported first.
 
-    Boxes are read in the frame of the run, or in the usual frame of the family of a model folder.
+    Boxes are read in the frame of the run, or of the family of a model folder.
 
     Raises:
         CheckpointError: A file of the checkpoint was changed or damaged.
@@ -135,16 +137,12 @@ def with_weights(config: ExperimentConfig, weights: Weights, run: RunFolder | No
     if weights.store is not None:
         assert run is not None  # only a run has checkpoints
         _export(config, weights.store, weights.step, weights.folder, run)
-    frame = config.model.coord_mode
-    if run is None and config.evaluate.checkpoint:
-        family = json.loads((weights.folder / "config.json").read_text())["model_type"]
-        frame = FAMILY_FRAMES.get(family, frame)
     # Descriptions of the base model may be wrong for these weights, unless nothing else says its sizes; limits of image
     # sizes are kept.
     model, own = config.model, config.model.own_family
     sizes = model.hf_config if own else None
-    model = replace(model, path=str(weights.folder), family=own, coord_mode=frame, hf_config=sizes, hf_processor=None)
-    config = replace(config, model=model)
+    model = replace(model, path=str(weights.folder), family=own, hf_config=sizes, hf_processor=None)
+    config = with_box_frame(replace(config, model=model))
     return replace(config, model=replace(model, path=str(model_folder(config))))
 
 
@@ -227,13 +225,14 @@ def _manifest(config: ExperimentConfig, model: Path, data: Path, dataset: Evalua
             "top_p": sampling.top_p,
             "max_completion_tokens": sampling.max_completion_tokens,
             "system_prompt": config.rollout.system_prompt,
-            "coord_mode": config.model.coord_mode,
+            "coord_mode": config.model.box_frame,
             "max_model_len": config.rollout.engine.max_model_len,
             "max_images_per_prompt": config.rollout.engine.max_images_per_prompt,
             "dtype": config.rollout.engine.dtype,
             "seed": config.seed,
             "reward": _reward_stamp(config),
             "weights": _weights_stamp(model),
+            **_optional_prompt(config.rollout.prompt_spec),
             **_optional_sampling(sampling),
         },
     )
@@ -245,6 +244,12 @@ def _reward_stamp(config: ExperimentConfig) -> str:
     for key, code in own_code(config.reward).items():
         text = text.replace(repr(code), digest_of(f"reward.{key}", code))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _optional_prompt(spec: PromptSpec) -> dict[str, int | float | str]:
+    """Return what is added to the prompts of tasks or given to the chat template, if anything is."""
+    added = {"task_prompts": spec.task_prompts, "chat_template_kwargs": spec.template_kwargs}
+    return {key: json.dumps(dict(values), sort_keys=True) for key, values in added.items() if values}
 
 
 def _optional_sampling(sampling: SamplingConfig) -> dict[str, int | float | str]:
@@ -314,7 +319,7 @@ def _ask(config: ExperimentConfig, model: Path, dataset: EvaluationRows, answers
         num_sampled=settings.num_completions,
         sampling=config.rollout.sampling,
         seed=config.seed,
-        coord_mode=config.model.coord_mode,
+        coord_mode=config.model.box_frame,
     )
 
     async def ask(reservations: Reservations, finished: Callable[[EvaluatedSample], None]) -> None:

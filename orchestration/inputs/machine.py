@@ -9,6 +9,7 @@ from conf.gpu_driver import driver_fault
 from orchestration.demo.prepare import model_folder
 from orchestration.inputs.hub import hub_name, with_hub_folders
 from orchestration.models.adapter import check_adapter
+from orchestration.models.box_frame import with_box_frame
 from orchestration.models.model_folder import check_model
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import (
@@ -46,7 +47,7 @@ def build_config(
         raise error
     if is_for_training and not is_for_check:
         check_inputs_named(config)
-    config = with_hub_folders(config)
+    config = with_box_frame(with_hub_folders(config))
     if not is_for_check:
         config = with_own_files(config)
     draws_weights = is_for_check and config.check.random_weights
@@ -87,7 +88,7 @@ def check_machine(
             refused.append(f"{key}={value} does not exist; correct the path, or build it (mixed-r1 data build)")
     if config.model.folder is not None:
         try:
-            check_model(config.model, config.reward, needs_weights=needs_weights)
+            check_model(config.model, config.reward, config.rollout.prompt_spec, needs_weights=needs_weights)
         except ConfigError as error:
             refused.append(str(error))
     elif config.model.tiny is None:

@@ -13,6 +13,7 @@ from learner.adapter import WEIGHTS_FILE
 from orchestration.data.build import build_from_config
 from orchestration.demo.prepare import make_in_subprocess
 from orchestration.inputs.own_rewards import check_own_functions
+from orchestration.models.box_frame import frame_fault
 from orchestration.models.files import model_digest
 from orchestration.models.image_tokens import saved_processor, with_pixel_limits
 from orchestration.models.shapes import shape_of
@@ -182,6 +183,16 @@ def _noted(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
     if missing := [key for key, _ in flatten(like) if key not in found]:
         raise ResumeError(f"{path} lacks {', '.join(missing)}; restore or delete it")
     return dict(noted)
+
+
+def check_box_frame(config: ExperimentConfig, *files: Path) -> None:
+    """Check that the frame of boxes is known if a row of these datasets has any.
+
+    Raises:
+        ConfigError: it is not; names the setting.
+    """
+    if fault := frame_fault(config, (pair for path in files for pair in SampleTable(path).tasks_and_sources())):
+        raise ConfigError(f"model.coord_mode: {fault}")
 
 
 def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:

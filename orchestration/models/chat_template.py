@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.meta import find_undeclared_variables
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -17,7 +19,7 @@ from orchestration.settings.errors import ConfigError
 from rewards.core.base import RewardError
 from rewards.core.config import DEFAULT_FORMAT, FormatConfig, RewardConfig
 from rewards.functions.tokenizer import load_tokenizer
-from rollout.conversation import Conversation
+from rollout.conversation import Conversation, PromptSpec
 from rollout.records import Turn
 
 PROBE = "What is this?"
@@ -62,7 +64,9 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
         try:
-            self._template = environment.from_string(template_source(folder))
+            source = template_source(folder)
+            self._variables = find_undeclared_variables(environment.parse(source))
+            self._template = environment.from_string(source)
         except TemplateError as error:
             raise ConfigError(
                 f"model.path={folder}: its chat template does not parse ({error}); copy the template of the original "
@@ -74,9 +78,10 @@ class ChatTemplate:
         question: str,
         *,
         num_images: int,
-        system_prompt: str,
+        spec: PromptSpec,
         system: str = "",
         history: tuple[Turn, ...] = (),
+        task: str = "",
         is_answered: bool = False,
     ) -> str:
         """Return the text of a prompt.
@@ -84,18 +89,20 @@ class ChatTemplate:
         Args:
             question: The last user turn.
             num_images: Of history and question; those without a place (U+FFFC) come first in the question.
-            system_prompt: Of the run; empty for none.
+            spec: Of the run.
             system: The row's own system text; empty for none.
             history: Turns before the question.
+            task: Of the row.
             is_answered: Omit the generation prompt.
 
         Raises:
             ConfigError: The template fails on such a conversation.
         """
-        conversation = Conversation(question, system, history)
-        messages = conversation.messages(num_images=num_images, system_prompt=system_prompt)
+        messages = Conversation(question, system, history, task).messages(num_images=num_images, spec=spec)
         try:
-            return self._template.render(messages=messages, add_generation_prompt=not is_answered)
+            return self._template.render(
+                messages=messages, add_generation_prompt=not is_answered, **spec.template_kwargs
+            )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             before = f" behind {len(history)} other turns" if history else ""
             raise ConfigError(
@@ -104,10 +111,15 @@ class ChatTemplate:
                 "original checkpoint"
             ) from error
 
-    def opens_thinking(self, form: FormatConfig = DEFAULT_FORMAT) -> bool:
+    def unread(self, names: Iterable[str]) -> list[str]:
+        """Return those names of variables that the template never reads."""
+        return [name for name in names if name not in self._variables]
+
+    def opens_thinking(self, form: FormatConfig = DEFAULT_FORMAT, spec: PromptSpec | None = None) -> bool:
         """Return whether the prompt ends within a think block of this form, which the completion only closes."""
-        asked = self.prompt(PROBE, num_images=0, system_prompt="")
-        before = self.prompt(PROBE, num_images=0, system_prompt="", is_answered=True)
+        plain = PromptSpec() if spec is None else replace(spec, system_prompt="")
+        asked = self.prompt(PROBE, num_images=0, spec=plain)
+        before = self.prompt(PROBE, num_images=0, spec=plain, is_answered=True)
         spoken = asked[len(before) :] if asked.startswith(before) else asked
         return spoken.rfind(form.think_open) > spoken.rfind(form.think_close)
 
@@ -166,15 +178,20 @@ def _raise(message: str) -> None:
     raise TemplateError(message)
 
 
-def check_opened_thinking(folder: Path, reward: RewardConfig) -> None:
-    """Check that chat template and reward settings agree on whether the prompt opens the think block.
+def check_opened_thinking(folder: Path, reward: RewardConfig, spec: PromptSpec) -> None:
+    """Check that chat template and settings agree: on its variables, and on whether the prompt opens the think block.
 
     Raises:
         ConfigError: They differ; names the key and the value to set.
     """
     template, form = ChatTemplate(folder), reward.format
-    opens = template.opens_thinking(form)
-    if not opens and form.think_tag != DEFAULT_FORMAT.think_tag and template.opens_thinking():
+    if unread := template.unread(spec.template_kwargs):
+        raise ConfigError(
+            f"rollout.chat_template_kwargs.{unread[0]}: the chat template of {folder} reads no variable of that name; "
+            "correct the name, or leave it out"
+        )
+    opens = template.opens_thinking(form, spec)
+    if not opens and form.think_tag != DEFAULT_FORMAT.think_tag and template.opens_thinking(spec=spec):
         raise ConfigError(
             f"reward.format.think_tag is {form.think_tag}, but the chat template of {folder} ends its prompt with an "
             "opened <think>; set reward.format.think_tag=think and reward.format.think_prefilled=true"
@@ -237,7 +254,7 @@ def check_tokens(folder: Path, config: Mapping[str, Any], shape: ModelShape) -> 
     for named, key, file in ends:
         for index in named if isinstance(named, list) else [] if named is None else [named]:
             token_of(index, key, file)
-    placed = ChatTemplate(folder).prompt(PROBE, num_images=1, system_prompt="").count(token)
+    placed = ChatTemplate(folder).prompt(PROBE, num_images=1, spec=PromptSpec()).count(token)
     if placed != 1:
         raise ConfigError(
             f"model.path={folder}: its chat template writes {placed} {token} for one image; copy the template of "

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from orchestration.models.image_tokens import processor_of, size_limits
 from orchestration.models.shapes import PatchTower, shape_of
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
+from rollout.conversation import PromptSpec
 
 DIGEST_BYTES = 16
 _CALL = ("padding", "truncation")
@@ -19,7 +21,7 @@ _CALL = ("padding", "truncation")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredWith:
-    """Tokenizer, chat template, image processor and system prompt; equal ones give equal lengths.
+    """Tokenizer, chat template, image processor, and what the run adds to the rows; equal ones give equal lengths.
 
     A field is empty where it is not known.
     """
@@ -32,31 +34,45 @@ class MeasuredWith:
     """Sizes that decide how many tokens an image has, in words."""
     system_prompt: str
     """Digest of its text."""
+    template_variables: str = "{}"
+    """JSON text of rollout.chat_template_kwargs."""
+    task_prompts: str = "{}"
+    """JSON text of task -> digest of rollout.task_prompts; the defaults are those of records of earlier versions."""
 
     @property
     def record(self) -> str:
         """JSON text that a dataset keeps; `of_record` reads it."""
         return json.dumps(asdict(self), sort_keys=True)
 
-    def differences(self, other: "MeasuredWith") -> list[str]:
-        """Return the names of the fields that differ; those that either does not know are not compared."""
+    def differences(self, other: "MeasuredWith", tasks: Iterable[str]) -> list[str]:
+        """Return the names of the fields that differ; those that either does not know are not compared.
+
+        Args:
+            other: What is compared.
+            tasks: Of the rows; prompts of other tasks are not compared.
+        """
         pairs = {one.name: (getattr(self, one.name), getattr(other, one.name)) for one in fields(self)}
+        mine, others = (json.loads(one) for one in pairs["task_prompts"])
+        if all(mine.get(task) == others.get(task) for task in tasks):
+            del pairs["task_prompts"]
         return [name.replace("_", " ") for name, (mine, others) in pairs.items() if mine and others and mine != others]
 
 
-def measured_with(model: ModelConfig, folder: Path | None, system_prompt: str) -> MeasuredWith:
+def measured_with(model: ModelConfig, folder: Path | None, spec: PromptSpec) -> MeasuredWith:
     """Return what a run measures prompts with; it does not depend on where the folder lies.
 
     Args:
         model: Its limits of an image's size are applied.
         folder: Hugging Face folder of the model; None, or one that lacks a file, leaves fields empty.
-        system_prompt: Of every prompt; empty for none.
+        spec: What the run adds to the texts of rows.
     """
     return MeasuredWith(
         tokenizer=_tokenizer(folder),
         chat_template=_chat_template(folder),
         images=_images(model),
-        system_prompt=_digest(system_prompt),
+        system_prompt=_digest(spec.system_prompt),
+        template_variables=json.dumps(dict(spec.template_kwargs), sort_keys=True),
+        task_prompts=json.dumps({task: _digest(text) for task, text in spec.task_prompts.items()}, sort_keys=True),
     )
 
 

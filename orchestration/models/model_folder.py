@@ -34,6 +34,7 @@ from orchestration.models.tensors import model_tensors
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 from rewards.core.config import RewardConfig
+from rollout.conversation import PromptSpec
 
 IMAGE_PROCESSORS = {"qwen2_5_vl": "Qwen2VLImageProcessor", "internvl": "GotOcr2ImageProcessor"}
 """Names of the image processors in transformers 5.19; it also takes the endings Fast and Pil."""
@@ -64,7 +65,7 @@ RENAMINGS = (
 )
 
 
-def check_model(model: ModelConfig, reward: RewardConfig, *, needs_weights: bool = True) -> None:
+def check_model(model: ModelConfig, reward: RewardConfig, spec: PromptSpec, *, needs_weights: bool = True) -> None:
     """Check the folder at model.path, and that the settings agree with it; returns without a path.
 
     Raises:
@@ -83,7 +84,7 @@ def check_model(model: ModelConfig, reward: RewardConfig, *, needs_weights: bool
         image_tokens(shape, processor_of(model), *PROBE_SIZE)
     except ConfigError as error:
         raise ConfigError(f"model.path={model.path}: {error}") from error
-    check_opened_thinking(model.folder, reward)
+    check_opened_thinking(model.folder, reward, spec)
 
 
 def check_model_folder(folder: Path, *, needs_weights: bool = True, model: ModelConfig | None = None) -> ModelShape:

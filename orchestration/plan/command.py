@@ -11,6 +11,7 @@ from orchestration.cluster.machines import Machine
 from orchestration.inputs.hub import hub_name, with_hub_folders
 from orchestration.inputs.machine import with_own_files
 from orchestration.models.adapter import check_adapter
+from orchestration.models.box_frame import with_box_frame
 from orchestration.models.model_folder import check_model
 from orchestration.page.formatting import GIB, count, seconds, size, some, span
 from orchestration.plan.batches import Histogram, RankShare
@@ -60,10 +61,10 @@ def checked_plan(config: ExperimentConfig) -> RunPlan:
         ConfigError: the model's sizes are unknown or not supported, or a run would refuse its folder or own code.
     """
     check_own_code(config)
-    config = with_own_files(with_hub_folders(config, is_online=False))
+    config = with_box_frame(with_own_files(with_hub_folders(config, is_online=False)))
     folder = config.model.folder
     if folder is not None and (folder.exists() or config.model.hf_config is None):
-        check_model(config.model, config.reward)
+        check_model(config.model, config.reward, config.rollout.prompt_spec)
     if config.learner.lora is not None and hub_name(config.learner.lora.start) is None:
         check_adapter(config)
     return plan_run(config)

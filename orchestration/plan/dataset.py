@@ -30,10 +30,11 @@ from rewards.core.config import RewardConfig
 from rewards.functions.tokenizer import load_tokenizer
 from rewards.proof import ReferenceFault, ReferenceProof
 from rollout.config import StreamConfig
-from rollout.conversation import Conversation
+from rollout.conversation import Conversation, PromptSpec
 from rollout.dataset import SampleTable
 from rollout.mixture import find_buckets
-from rollout.prompt import PLACEHOLDER_TOKENS, PromptLength
+from rollout.placeholders import SPELLINGS, placeholder_tokens
+from rollout.prompt import PromptLength
 from rollout.records import IMAGE_PLACE, Turn, readable
 
 Size = tuple[int, int]
@@ -43,14 +44,14 @@ Size = tuple[int, int]
 class PromptRuler:
     """Measures prompts with the run's own chat template, tokenizer, and image token counts."""
 
-    def __init__(self, folder: Path, shape: ModelShape, processor: Mapping[str, Any], system_prompt: str) -> None:
+    def __init__(self, folder: Path, shape: ModelShape, processor: Mapping[str, Any], spec: PromptSpec) -> None:
         """Load template and tokenizer.
 
         Args:
             folder: Hugging Face folder of the model.
             shape: Sizes of the model.
             processor: Content of preprocessor_config.json.
-            system_prompt: Of every prompt; empty for none.
+            spec: What the run adds to the texts of rows.
 
         Raises:
             ConfigError: the folder has no chat template, or one that does not parse; the processor is of another model.
@@ -58,7 +59,7 @@ class PromptRuler:
         """
         self.folder = folder
         self._tokenizer: Tokenizer = load_tokenizer(folder)
-        self._shape, self._processor, self._system_prompt = shape, processor, system_prompt
+        self._shape, self._processor, self._spec = shape, processor, spec
         image_tokens(
             shape, processor, *PROBE_SIZE
         )  # settings of another model's processor are refused here, not row by row
@@ -70,9 +71,10 @@ class PromptRuler:
             self._template.prompt(
                 prompt.question,
                 num_images=len(own),
-                system_prompt=self._system_prompt,
+                spec=self._spec,
                 system=prompt.system,
                 history=prompt.history,
+                task=prompt.task,
             )
             for prompt, own in zip(prompts, sizes, strict=True)
         ]
@@ -113,6 +115,7 @@ PROMPT_COLUMNS = (
     "question",
     "system",
     "history",
+    "task",
     "images.list.element.width",
     "images.list.element.height",
     "images.list.element.size_bytes",
@@ -212,7 +215,8 @@ def plan_prompts(
                 reasons[index] = "image_refused"
             else:
                 prompt_tokens[index], image_tokens[index] = length.num_tokens, length.num_image_tokens
-    reasons |= _outliers(config, rows, sizes, prompt_tokens)
+    placeholders = SPELLINGS if ruler is None else placeholder_tokens(ruler.folder)
+    reasons |= _outliers(config, rows, sizes, prompt_tokens, placeholders)
     known = [index for index, tokens in enumerate(prompt_tokens) if tokens is not None]
     taken = [index for index in known if reasons.get(index) in (None, "completion_cut")]
     by_reason: dict[Reason, list[int]] = {reason: [] for reason in REASONS}
@@ -240,7 +244,11 @@ def plan_prompts(
 
 
 def _outliers(
-    config: ExperimentConfig, rows: pa.Table, sizes: Sequence[Sequence[Size]], prompt_tokens: Sequence[Any]
+    config: ExperimentConfig,
+    rows: pa.Table,
+    sizes: Sequence[Sequence[Size]],
+    prompt_tokens: Sequence[Any],
+    placeholders: Sequence[str],
 ) -> dict[int, Reason]:
     """Return the reason of each row that exceeds a limit: the first one that the run would raise."""
     engine, sampling = config.rollout.engine, config.rollout.sampling
@@ -258,10 +266,10 @@ def _outliers(
     for index, conversation in zip(placed.to_pylist(), _conversations(rows.take(placed)), strict=True):
         if not conversation.has_places_for(len(sizes[index])) or IMAGE_PLACE in conversation.system:
             found[index] = "places_unequal"
-        if any(token in text for _, text in conversation.texts() for token in PLACEHOLDER_TOKENS):
+        if any(token in text for _, text in conversation.texts() for token in placeholders):
             found[index] = "placeholder_in_question"
     for texts in (rows.column("question"), rows.column("system")):
-        for token in PLACEHOLDER_TOKENS:
+        for token in placeholders:
             holds = pc.indices_nonzero(pc.match_substring(texts, token))
             found |= dict.fromkeys(holds.to_pylist(), "placeholder_in_question")
     return found
@@ -269,9 +277,10 @@ def _outliers(
 
 def _doubt(config: ExperimentConfig, table: SampleTable, ruler: PromptRuler | None) -> tuple[str, bool]:
     """Return why the lengths in a dataset may not be those of this run, and whether they are believed all the same."""
-    mine = measured_with(config.model, None if ruler is None else ruler.folder, config.rollout.system_prompt)
+    mine = measured_with(config.model, None if ruler is None else ruler.folder, config.rollout.prompt_spec)
+    tasks = {task for task, _ in table.tasks_and_sources()}
     kept = [of_record(text) for text in table.measured_with()]
-    other = sorted({name for one in kept if one is not None for name in one.differences(mine)})
+    other = sorted({name for one in kept if one is not None for name in one.differences(mine, tasks)})
     if other:
         what = f"were measured with other settings than this run's ({', '.join(other)})"
     elif None in kept:
@@ -285,10 +294,10 @@ def _doubt(config: ExperimentConfig, table: SampleTable, ruler: PromptRuler | No
 
 
 def _conversations(rows: pa.Table) -> list[Conversation]:
-    columns = (rows.column(name).to_pylist() for name in ("question", "system", "history"))
+    columns = (rows.column(name).to_pylist() for name in ("question", "system", "history", "task"))
     return [
-        Conversation(question, system, tuple(Turn(**turn) for turn in history))
-        for question, system, history in zip(*columns, strict=True)
+        Conversation(question, system, tuple(Turn(**turn) for turn in history), task)
+        for question, system, history, task in zip(*columns, strict=True)
     ]
 
 

@@ -10,6 +10,7 @@ from orchestration.cluster.local_ray import StoreNeed
 from orchestration.data.losses import find_losses, read_manifest, remedy
 from orchestration.inputs.machine import Located
 from orchestration.inputs.own_rewards import load_own_functions, try_own_functions
+from orchestration.models.box_frame import family_frame, frame_fault
 from orchestration.models.shapes import ModelShape
 from orchestration.plan.batches import BatchPlan, Lengths
 from orchestration.plan.dataset import REASONS, PromptPlan, RoutingPlan
@@ -170,6 +171,21 @@ def prompt_findings(config: ExperimentConfig) -> Iterator[Finding]:
             "rollout.system_prompt",
             f"it does not mention {' and '.join(missing)}, by which reward.format.style={form.style} reads and pays "
             "answers; put {format} where the prompt should ask for that, or say it in words of your own",
+        )
+
+
+def frame_findings(config: ExperimentConfig, files: Sequence[Path]) -> Iterator[Finding]:
+    """Refuse rows with boxes whose frame is not known, and warn of a frame that is not the family's."""
+    if fault := frame_fault(config, (pair for path in files for pair in SampleTable(path).tasks_and_sources())):
+        yield error("model.coord_mode", fault)
+    known, used = family_frame(config.model), config.model.coord_mode
+    if config.model.path is None and config.model.tiny is not None:
+        return  # the demo teaches its tiny model the frame of the settings
+    if known is not None and used not in (None, known):
+        yield warning(
+            "model.coord_mode",
+            f"it is {used}, and models of this family were trained to write boxes in {known}; set it to null, unless "
+            "this one was trained otherwise",
         )
 
 

@@ -28,6 +28,7 @@ from orchestration.plan.findings import (
     best_findings,
     data_findings,
     folder_findings,
+    frame_findings,
     from_error,
     loss_findings,
     missing_folder,
@@ -109,9 +110,9 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
         RolloutError: the dataset cannot be read.
     """
     shape, folder, located = shape_of(config.model), known_model_folder(config), located or locate(config)
-    system_prompt = config.rollout.system_prompt
-    ruler = PromptRuler(folder, shape, processor_of(config.model), system_prompt) if folder else None
+    ruler = PromptRuler(folder, shape, processor_of(config.model), config.rollout.prompt_spec) if folder else None
     prompts, routing, refusals = _read(config, located, ruler)
+    files = [path for path in (located.train, located.held_out) if path is not None]
     lengths = expected_lengths(config, prompts.prompts if prompts else None, prompts.images if prompts else None)
     batches = plan_batches(config, lengths, prompts.num_rows if prompts else None)
     needs, layout, unplaced = _place(config)
@@ -126,6 +127,7 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
         *memory_findings(config, shape, layout, memory, lengths),
         *batch_findings(config, batches, lengths),
         *prompt_findings(config),
+        *frame_findings(config, files),
         *best_findings(config, located.held_out),
         *placement_findings(config, layout),
         *folder_findings(config, len(layout.machines) if layout else 0),

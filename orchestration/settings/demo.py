@@ -1,9 +1,7 @@
 """What the embedded demo is made of; light, so that the configuration can hold it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Le
 
@@ -12,11 +10,6 @@ SIDE = 112
 
 CELL = 28
 """Pixels of one image token of the language model (2 x 2 patches): scenes put shapes on this grid."""
-
-FAMILY_FRAMES: Mapping[str, Literal["pixel_resized", "norm1000"]] = MappingProxyType(
-    {"qwen2_5_vl": "pixel_resized", "internvl": "norm1000"}
-)
-"""Frame in which the models of a family answer boxes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from orchestration.settings.model import NOT_SET, ModelConfig
 from orchestration.settings.recipe import DataConfig
 from orchestration.settings.strict import build
 from orchestration.settings.tracking import TrackingConfig, tracker_faults
-from rewards.core.config import RewardConfig
+from rewards.core.config import DEFAULT_ROUTES, RewardConfig
 from rewards.core.envelope import fill_instruction
 from rollout.config import RolloutConfig
 
@@ -234,6 +234,7 @@ def check_tasks(config: ExperimentConfig) -> None:
         "data.stream.tasks": config.data.stream.tasks,
         "algorithm.tasks": tuple(config.algorithm.tasks),
         "rollout.sampling.tasks": tuple(config.rollout.sampling.tasks),
+        "rollout.task_prompts": tuple(task for task in config.rollout.task_prompts if task not in DEFAULT_ROUTES),
     }
     for key, tasks in named.items():
         for task in tasks:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from annotated_types import Ge, MinLen
 
 from conf.own_code import OwnCode, is_own
 from conf.ranges import nearest
-from learner.config import SUPPORTED_FAMILIES
+from learner.config import SUPPORTED_FAMILIES, BoxFrame
 from orchestration.settings.errors import ConfigError
 
 NOT_SET = "???"
@@ -78,8 +78,11 @@ class ModelConfig:
     family: Annotated[str, OwnCode(), MinLen(1)] | None
     """A class of your own for the model at `path`, FILE.py:NAME or PACKAGE.MODULE:NAME; see "A family of your own" in
     learner/README.md. null for the families that the learner knows: a folder says itself what it holds."""
-    coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]
-    """Frame in which this model family answers boxes; demonstrations of a `tiny` model are written in it."""
+    coord_mode: BoxFrame | None = None
+    """Frame in which the model answers boxes and points: pixel (of the original image), pixel_resized (of the image as
+    the model sees it), norm1000 or norm1 (0..1000 or 0..1 of width and height); demonstrations of a `tiny` model are
+    written in it. null is the one in which its family was trained to answer; of an architecture that learner/families
+    does not know, rows with boxes need a value here."""
     min_pixels: Annotated[int, Ge(1)] | None = None
     """Least area of a picture as the model sees it; smaller ones are enlarged. null is what the checkpoint says."""
     max_pixels: Annotated[int, Ge(1)] | None = None
@@ -100,6 +103,11 @@ class ModelConfig:
     def folder(self) -> Path | None:
         """The Hugging Face folder, there or not; None where none is named."""
         return None if self.path in (None, NOT_SET) else Path(str(self.path))
+
+    @property
+    def box_frame(self) -> BoxFrame:
+        """Frame in which rewards read boxes; pixel where none is known, and no row has any (`check_box_frame`)."""
+        return self.coord_mode or "pixel"
 
     @property
     def own_family(self) -> str | None:

@@ -102,6 +102,8 @@ MUST_STAY = {
     "algorithm": "what an update makes of rewards",
     "rollout.sampling": "how completions are sampled",
     "rollout.system_prompt": "part of every prompt",
+    "rollout.task_prompts": "part of the prompts of a task",
+    "rollout.chat_template_kwargs": "part of every prompt",
     "rollout.engine.dtype": "probabilities with which completions are sampled",
     "rollout.engine.max_model_len": "which prompts are refused",
     "rollout.engine.max_images_per_prompt": "which prompts are refused",

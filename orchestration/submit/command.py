@@ -39,7 +39,7 @@ def submit_run(values: Mapping[str, Any], overrides: Sequence[str]) -> int:
     config = build(ExperimentConfig, values)
     check_inputs_named(config)
     if config.model.folder is not None and config.model.folder.exists():
-        check_model(config.model, config.reward)
+        check_model(config.model, config.reward, config.rollout.prompt_spec)
     job = make_job(config, overrides, os.environ)
     server = RayJobServer(server_address(config.submit, os.environ), config.submit)
     return run_attempts(job, config.submit, server, say=_say, wait=time.sleep)

@@ -263,7 +263,7 @@ class HeldOut:
                 keeps_stop=evaluation.keeps_stop,
             ),
             seed=config.seed,
-            coord_mode=config.model.coord_mode,
+            coord_mode=config.model.box_frame,
         )
         self._engines = engines
         self._rewards = rewards

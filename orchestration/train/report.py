@@ -121,7 +121,7 @@ def _examples(evaluation: Mapping[str, Any], folder: RunFolder) -> list[dict[str
     if not evaluation.get("examples"):
         return []
     settings = read_config(folder)
-    coord_mode = settings["model"]["coord_mode"]
+    coord_mode = settings["model"]["coord_mode"] or "pixel"  # as ModelConfig.box_frame
     form = FormatConfig(**settings.get("reward", {}).get("format", {}))
     return [{**example, "pictures": _pictures(example, coord_mode, form)} for example in evaluation["examples"]]
 

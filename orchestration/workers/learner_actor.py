@@ -18,6 +18,7 @@ from learner.store import FileEntry, FileStore
 from orchestration.cluster.layout import RankDevices
 from orchestration.cluster.process import Placement, settle
 from rollout.config import WeightChannelConfig
+from rollout.conversation import PromptSpec
 from rollout.records import EncodedPrompt, Fingerprint, Sample
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class LearnerActor:
     def build(self, address: str, port: int, seed: int) -> int:
         """Join the other ranks and load the policy; returns the process id."""
         from learner.training.trainer import PolicyTrainer
-        from rollout.prompt import banned_token_ids
+        from rollout.placeholders import banned_token_ids
 
         self._trainer = PolicyTrainer(
             self._config,
@@ -197,11 +198,11 @@ class LearnerActor:
     def weight_version(self) -> int:
         return self._trainer.weight_version
 
-    def encode(self, sample: Sample, system_prompt: str, max_images: int) -> EncodedPrompt:
+    def encode(self, sample: Sample, spec: PromptSpec, max_images: int) -> EncodedPrompt:
         """Return a prompt as this rank's own model folder and image processor make it; no collective."""
         from rollout.prompt import PromptBuilder
 
-        builder = PromptBuilder(Path(self._config.model_path), system_prompt=system_prompt, max_images=max_images)
+        builder = PromptBuilder(Path(self._config.model_path), spec=spec, max_images=max_images)
         prompt, token_ids = builder.build(sample), builder.expanded_ids(sample)
         return EncodedPrompt(
             token_ids=tuple(token_ids),

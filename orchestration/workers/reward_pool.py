@@ -22,7 +22,7 @@ from orchestration.workers.supervised import Start, Stop, SupervisedActor
 from orchestration.workers.tickets import GroupSummary, summarise, to_reward_requests, to_scored_group
 from rewards.core.config import RewardConfig
 from rewards.mixed import MixedReward
-from rollout.prompt import PLACEHOLDER_TOKENS
+from rollout.placeholders import placeholder_tokens
 from rollout.records import RolloutGroup
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class RewardActor:
 
         self._config = config
         self._coord_mode = coord_mode
-        self._decoder = CompletionDecoder(model_path, hidden=PLACEHOLDER_TOKENS)
+        self._decoder = CompletionDecoder(model_path, hidden=placeholder_tokens(model_path))
         self._keep_parts = keep_parts
         self._normalises_parts = normalises_parts
         self._reward = MixedReward.from_checkpoint(config, model_path)
@@ -280,7 +280,7 @@ def start_reward_pool(
         placement = reservations.placements["reward"][index]
         by_parts = config.algorithm.normalise == "parts"
         keeps = by_parts or config.algorithm.advantage is not None
-        arguments = index, reward, model_path, config.model.coord_mode, keeps, by_parts, placement, log_dir
+        arguments = index, reward, model_path, config.model.box_frame, keeps, by_parts, placement, log_dir
         return reservations.start(RewardActor, "reward", index, *arguments)
 
     pool, limits = config.cluster.reward_pool, config.cluster.faults

@@ -9,6 +9,29 @@ Box = tuple[float, float, float, float]
 
 PIXEL_BOUND = 1e6
 """Clip limit in pixels where the image size is unknown."""
+UNITS = {
+    "pixel": "in pixels of the original image",
+    "pixel_resized": "in pixels of the image",
+    "norm1000": "in thousandths of the image's width and height, from 0 to 1000",
+    "norm1": "as fractions of the image's width and height, from 0 to 1",
+}
+"""Frame of RewardRequest.coord_mode -> the words that ask a model for it; what a model sees is the resized image."""
+BOX_FRAME_PLACE = "{box_frame}"
+"""Stands for the sentence about boxes in `rollout.task_prompts`."""
+POINT_FRAME_PLACE = "{point_frame}"
+"""Stands for the sentence about points."""
+
+
+def fill_frame(text: str, coord_mode: str) -> str:
+    """Return a text with the sentences that ask for a frame in their places; other braces stay.
+
+    Example:
+        >>> fill_frame("{box_frame}", "norm1000")
+        "Write each box as [x1, y1, x2, y2] in thousandths of the image's width and height, from 0 to 1000."
+    """
+    units = UNITS[coord_mode]
+    text = text.replace(BOX_FRAME_PLACE, f"Write each box as [x1, y1, x2, y2] {units}.")
+    return text.replace(POINT_FRAME_PLACE, f"Write each point as [x, y] {units}.")
 
 
 def to_pixels(box: Box, request: RewardRequest) -> Box | None:

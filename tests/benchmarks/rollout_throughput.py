@@ -42,7 +42,8 @@ class RawEngine:
         from vllm import LLM
         from vllm.engine.arg_utils import EngineArgs
 
-        from rollout.prompt import PromptBuilder, banned_token_ids
+        from rollout.placeholders import banned_token_ids
+        from rollout.prompt import PromptBuilder
         from rollout.translation import engine_args
 
         given = engine_args(config, model_path)
@@ -50,7 +51,7 @@ class RawEngine:
         own = {"worker_extension_cls": "", "scheduler_cls": None, "weight_transfer_config": None}
         self._llm = LLM.from_engine_args(EngineArgs(**(settings | own)))
         self._banned = banned_token_ids(model_path)
-        self._prompts = PromptBuilder(model_path, system_prompt=config.system_prompt, max_images=1)
+        self._prompts = PromptBuilder(model_path, spec=config.prompt_spec, max_images=1)
 
     def generate(self, samples: Sequence[Sample], specs: Sequence[SamplingSpec]) -> tuple[int, float]:
         """Completion tokens and the seconds that they took."""

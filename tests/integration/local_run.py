@@ -26,7 +26,7 @@ from orchestration.workers.learner_actor import LearnerActor
 from orchestration.workers.learner_group import LearnerGroup
 from orchestration.workers.turns import Turns
 from rewards.functions.tokenizer import load_tokenizer
-from rollout.prompt import PLACEHOLDER_TOKENS
+from rollout.placeholders import SPELLINGS
 from tests.integration.loop_client import LoopClient
 from tests.unit.check.healthy import node
 from tests.unit.learner.tiny_learner import free_port
@@ -147,7 +147,7 @@ class LocalRun:
         )  # fmt: skip
         group = LearnerGroup(lambda rank: Handle(actor), stop=lambda handle: None, num_ranks=1, faults=limits)
         tokenizer = load_tokenizer(self.model)
-        known = {tokenizer.token_to_id(token): token for token in PLACEHOLDER_TOKENS}
+        known = {tokenizer.token_to_id(token): token for token in SPELLINGS}
 
         async def nodes() -> list[Any]:
             return [node("here")]

@@ -12,7 +12,7 @@ from PIL import Image
 
 import tests.integration.environment  # noqa: F401
 from rollout.errors import RolloutError
-from rollout.prompt import PLACEHOLDER_TOKENS
+from rollout.placeholders import SPELLINGS
 from rollout.records import Activity, ImageBytes, RolloutGroup, Sample, SamplingSpec, Turn
 from tests.integration.tiny import image_sample, rollout_config, save_tiny_model, text_sample
 
@@ -217,7 +217,7 @@ def test_logprobs_are_those_of_transformers_at_every_temperature(
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(model_path).eval()
-    banned = [i for t in PLACEHOLDER_TOKENS if (i := processor.tokenizer.get_vocab().get(t)) is not None]
+    banned = [i for t in SPELLINGS if (i := processor.tokenizer.get_vocab().get(t)) is not None]
     for temperature, group in [*((1.0, group) for group in observed.groups), *observed.tempered]:
         vision = as_processed(processor, group.sample)
         for name in ("input_ids", "attention_mask"):
@@ -258,7 +258,7 @@ def test_a_stop_ends_a_completion_and_is_cut_from_its_text(observed: Observed, p
 
 def test_placeholder_tokens_are_never_sampled(observed: Observed, processor: Any) -> None:
     vocabulary = processor.tokenizer.get_vocab()
-    banned = {vocabulary[token] for token in PLACEHOLDER_TOKENS if token in vocabulary}
+    banned = {vocabulary[token] for token in SPELLINGS if token in vocabulary}
     assert len(banned) == 4
     assert not banned & {token for completion in tokens(observed.groups) for token in completion}
 

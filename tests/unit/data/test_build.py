@@ -13,6 +13,7 @@ from orchestration.data import publish
 from orchestration.data.chunks import Chunk, ChunkWriter
 from orchestration.data.measure import Ruler, prompt_builder
 from orchestration.settings.errors import DataError
+from rollout.conversation import PromptSpec
 from rollout.dataset import SampleTable
 from tests.tiny_models import make_tiny_model
 from tests.unit.data.building import build, content, plan
@@ -30,7 +31,7 @@ BANDS = (
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     make_tiny_model(folder, corpus=["where is the red oval?"] * 3)
-    prompt_builder(Ruler(model=folder, system_prompt="", max_images=1, max_prompt_tokens=192))  # before any fork
+    prompt_builder(Ruler(model=folder, spec=PromptSpec(), max_images=1, max_prompt_tokens=192))  # before any fork
     return folder
 
 

@@ -102,13 +102,13 @@ def test_the_measured_prompt_is_the_one_that_is_asked(root: Path) -> None:
     processor = AutoProcessor.from_pretrained(root / "model")
     table = SampleTable(root / "out" / "train")
     for sample in map(table.__getitem__, range(len(table))):
-        builder = PromptBuilder(root / "model", system_prompt=SYSTEM_PROMPT, max_images=4)
+        builder = PromptBuilder(root / "model", spec=PROMPTS, max_images=4)
         assert sample.prompt_tokens == len(builder.expanded_ids(sample))
         text = processor.tokenizer.decode(builder.build(sample).token_ids)
         assert text.count("<|im_start|>user") == 1 + len(sample.history) // 2
 
 
-SYSTEM_PROMPT = build_settings(compose([])).rollout.system_prompt
+PROMPTS = build_settings(compose([])).rollout.prompt_spec
 
 
 def test_the_page_shows_what_was_said_before(root: Path) -> None:

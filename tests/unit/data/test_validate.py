@@ -9,7 +9,7 @@ from orchestration.data.sources.rows import RawBox, RawImage, RawRow, Refused, R
 from orchestration.data.validate import validate
 from orchestration.settings.recipe import LimitsConfig
 from rewards.core.envelope import END_OF_TURN
-from rollout.prompt import PLACEHOLDER_TOKENS
+from rollout.placeholders import SPELLINGS
 from rollout.records import Turn
 from tests.unit.data.pictures import encoded, picture
 
@@ -147,7 +147,7 @@ def test_line_breaks_tabs_and_other_scripts_are_clean() -> None:
 @pytest.mark.parametrize(
     "token",
     [
-        *PLACEHOLDER_TOKENS,
+        *SPELLINGS,
         *END_OF_TURN,
         "<|im_start|>",
         "<|fim_prefix|>",

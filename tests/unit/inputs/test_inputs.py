@@ -238,7 +238,7 @@ def test_lengths_of_a_built_dataset_are_believed_by_runs_that_would_measure_the_
     assert any(told in finding.line and finding.severity == "warning" for finding in other.findings)
     manifest = json.loads((located.train.parent / "manifest.json").read_text())
     config = built_run(built)
-    mine = measured_with(config.model, built / "model", config.rollout.system_prompt)
+    mine = measured_with(config.model, built / "model", config.rollout.prompt_spec)
     assert manifest["measured_with"] == asdict(mine)
     assert SampleTable(located.train).measured_with() == {mine.record}
 
@@ -247,10 +247,8 @@ def test_the_folder_that_holds_the_limits_of_images_measures_as_its_original_wit
     config = built_run(built, "model.max_pixels=12544")
     limited = model_folder(config)
     assert limited != built / "model"
-    system_prompt = config.rollout.system_prompt
-    assert measured_with(config.model, limited, system_prompt) == measured_with(
-        config.model, built / "model", system_prompt
-    )
+    spec = config.rollout.prompt_spec
+    assert measured_with(config.model, limited, spec) == measured_with(config.model, built / "model", spec)
 
 
 def test_a_recipe_of_other_settings_is_not_the_one_that_was_built(built: Path) -> None:

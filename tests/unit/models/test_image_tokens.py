@@ -166,7 +166,7 @@ def test_engine_learner_prompts_and_plan_see_one_picture(
     config = config_of(folder, family, tmp_path, min_pixels=fewest, max_pixels=most)
     limited = model_folder(config)
     shown = sample(size)
-    prompt = PromptBuilder(limited, system_prompt="", max_images=1).build(shown)
+    prompt = PromptBuilder(limited, max_images=1).build(shown)
     # The engine expands prompts with this processor of this folder (test_engine holds that).
     processor = AutoProcessor.from_pretrained(limited)
     text = processor.tokenizer.decode(prompt.token_ids)
@@ -185,7 +185,7 @@ def test_engine_learner_prompts_and_plan_see_one_picture(
 
     assert learner is not None
     assert (learner.pixel_values == engine["pixel_values"]).all()
-    length = PromptBuilder(limited, system_prompt="", max_images=1).measure("where?", [size], "a")
+    length = PromptBuilder(limited, max_images=1).measure("where?", [size], "a")
     assert length.num_tokens == len(group.prompt_token_ids)
     assert image_tokens(shape_of(config.model), processor_of(config.model), *size) == length.num_image_tokens
     width, height = prompt.input_sizes[0]

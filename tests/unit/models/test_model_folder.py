@@ -22,6 +22,7 @@ from orchestration.plan.plan import plan_run
 from orchestration.settings.composition import compose
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import build_settings
+from rollout.conversation import PromptSpec
 from tests.tiny_models import make_tiny_model, tiny
 from tests.unit.model_folders import change_json, tensors_of, write_json, write_model_folder, write_safetensors
 
@@ -427,7 +428,7 @@ def test_templates_may_use_what_transformers_gives_them(folder: Path) -> None:
         "{% generation %}{{ {'<': 1} | tojson }}{% endgeneration %}{% endfor %}"
     )
 
-    assert ChatTemplate(folder).prompt("?", num_images=0, system_prompt="") == '20{"<": 1}'
+    assert ChatTemplate(folder).prompt("?", num_images=0, spec=PromptSpec()) == '20{"<": 1}'
 
 
 THINKING = TEMPLATE.replace("assistant\n", "assistant\n<think>\n")

@@ -79,7 +79,7 @@ def row(number: int, *, question: str = "How many?", sizes: tuple[tuple[int, int
 def record() -> str:
     """What the runs of `gpu_settings` measure prompts with, as far as it is known without the model's folder."""
     config = gpu_settings()
-    return measured_with(config.model, None, config.rollout.system_prompt).record
+    return measured_with(config.model, None, config.rollout.prompt_spec).record
 
 
 def dataset(path: Path, rows: list[dict[str, object]], measured: str | None = None) -> Path:

@@ -9,6 +9,7 @@ from orchestration.models.measured import measured_with
 from orchestration.models.shapes import shape_of
 from orchestration.plan.dataset import PromptPlan, PromptRuler, plan_prompts, streamed_rows
 from orchestration.settings.experiment import ExperimentConfig
+from rollout.conversation import PromptSpec
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
@@ -71,11 +72,11 @@ def test_lengths_and_refusals_are_those_of_the_run(system_prompt: str, model: tu
     rows = drawn_rows(0, 200)
     saved = saved_processor(folder)
     assert saved is not None
-    ruler = PromptRuler(folder, shape_of(config.model), saved[1], system_prompt)
+    ruler = PromptRuler(folder, shape_of(config.model), saved[1], PromptSpec(system_prompt=system_prompt))
 
     found = planned(config, dataset(tmp_path / "rows.parquet", rows), ruler)
 
-    builder = PromptBuilder(folder, system_prompt=system_prompt, max_images=2)
+    builder = PromptBuilder(folder, spec=PromptSpec(system_prompt=system_prompt), max_images=2)
     taken, reasons = [], Counter[str]()
     for drawn in rows:
         sizes = [(image["width"], image["height"]) for image in drawn["images"]]  # type: ignore[attr-defined]
@@ -119,7 +120,7 @@ def test_measured_columns_are_believed_and_nothing_else_is_read(tmp_path: Path) 
 
 
 def ruler_of(config: ExperimentConfig, folder: Path) -> PromptRuler:
-    return PromptRuler(folder, shape_of(config.model), processor_of(config.model), config.rollout.system_prompt)
+    return PromptRuler(folder, shape_of(config.model), processor_of(config.model), config.rollout.prompt_spec)
 
 
 def of_tiny(folder: Path, *overrides: str) -> ExperimentConfig:
@@ -127,7 +128,7 @@ def of_tiny(folder: Path, *overrides: str) -> ExperimentConfig:
 
 
 def record_of(config: ExperimentConfig, folder: Path) -> str:
-    return measured_with(config.model, folder, config.rollout.system_prompt).record
+    return measured_with(config.model, folder, config.rollout.prompt_spec).record
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +178,7 @@ def test_lengths_of_another_processor_are_measured_again(
 
     found = planned(config, path, ruler_of(config, qwen))
 
-    length = PromptBuilder(qwen, system_prompt=config.rollout.system_prompt, max_images=2).measure(
-        "How many?", LARGE, ""
-    )
+    length = PromptBuilder(qwen, spec=config.rollout.prompt_spec, max_images=2).measure("How many?", LARGE, "")
     assert found.prompts is not None
     assert found.images is not None
     assert (found.prompts.most, found.images.most) == (length.num_tokens, 256)

@@ -14,8 +14,10 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from orchestration.models.chat_template import ChatTemplate
+from rollout.conversation import PromptSpec
 from rollout.errors import RolloutError
-from rollout.prompt import PromptBuilder, banned_token_ids
+from rollout.placeholders import banned_token_ids
+from rollout.prompt import PromptBuilder
 from rollout.records import ImageBytes, Sample, Turn
 from tests.integration.tiny import allow_tiles
 from tests.tiny_models import make_tiny_model
@@ -49,7 +51,7 @@ def sample(num_images: int) -> Sample:
 
 
 def test_images_stand_in_their_places_in_the_question(folder: Path, family: str) -> None:
-    builder = PromptBuilder(folder, system_prompt="", max_images=3)
+    builder = PromptBuilder(folder, max_images=3)
     placed = replace(sample(2), question="Is \ufffc larger than \ufffc?")
     text = AutoProcessor.from_pretrained(folder).tokenizer.decode(builder.build(placed).token_ids)
     markup = IMAGE_MARKUP[family]
@@ -73,7 +75,7 @@ HISTORY = (Turn(role="user", text="\ufffcWho are they?"), Turn(role="assistant",
 def test_system_turn_and_history_come_before_the_question(
     system_prompt: str, system: str, expected: str, folder: Path, family: str
 ) -> None:
-    builder = PromptBuilder(folder, system_prompt=system_prompt, max_images=3)
+    builder = PromptBuilder(folder, spec=PromptSpec(system_prompt=system_prompt), max_images=3)
     asked = replace(sample(3), question="\ufffc or \ufffc?", system=system, history=HISTORY)
     processor = AutoProcessor.from_pretrained(folder)
     markup = IMAGE_MARKUP[family]
@@ -93,14 +95,14 @@ def test_system_turn_and_history_come_before_the_question(
     assert processor.tokenizer.decode(builder.build(asked).token_ids) == text
     assert processor.apply_chat_template(by_hand, add_generation_prompt=True) == text
     assert ChatTemplate(folder).prompt(
-        asked.question, num_images=3, system_prompt=system_prompt, system=system, history=HISTORY
+        asked.question, num_images=3, spec=PromptSpec(system_prompt=system_prompt), system=system, history=HISTORY
     ) == text  # fmt: skip
     length = builder.measure(asked.question, [(200, 90)] * 3, "a", system=system, history=HISTORY)
     assert length.num_tokens == len(builder.expanded_ids(asked))
 
 
 def test_images_that_the_history_does_not_show_come_first_in_the_question(folder: Path, family: str) -> None:
-    builder = PromptBuilder(folder, system_prompt="", max_images=2)
+    builder = PromptBuilder(folder, max_images=2)
     asked = replace(sample(2), history=HISTORY)
     text = AutoProcessor.from_pretrained(folder).tokenizer.decode(builder.build(asked).token_ids)
     assert text.endswith(f"<|im_start|>user\n{IMAGE_MARKUP[family]}where?<|im_end|>\n<|im_start|>assistant\n")
@@ -119,7 +121,7 @@ def test_images_that_the_history_does_not_show_come_first_in_the_question(folder
 )
 def test_placeholders_and_places_are_checked_in_all_turns(changes: dict[str, Any], words: str, folder: Path) -> None:
     with pytest.raises(RolloutError, match=words):
-        PromptBuilder(folder, system_prompt="", max_images=3).build(replace(sample(1), **changes))
+        PromptBuilder(folder, max_images=3).build(replace(sample(1), **changes))
 
 
 def test_a_template_that_knows_no_history_costs_the_row(folder: Path, tmp_path: Path) -> None:
@@ -128,14 +130,14 @@ def test_a_template_that_knows_no_history_costs_the_row(folder: Path, tmp_path: 
         "{% if messages|length > 1 %}{{ raise_exception('one turn') }}{% endif %}"
     )
     with pytest.raises(RolloutError, match="sample a: the model's chat template refuses its turns: one turn"):
-        PromptBuilder(tmp_path, system_prompt="", max_images=3).build(replace(sample(1), history=HISTORY))
+        PromptBuilder(tmp_path, max_images=3).build(replace(sample(1), history=HISTORY))
 
 
 @pytest.mark.parametrize("num_images", [0, 1, 2])
 def test_a_prompt_holds_one_placeholder_an_image_before_the_question(
     folder: Path, family: str, num_images: int
 ) -> None:
-    prompt = PromptBuilder(folder, system_prompt="", max_images=2).build(sample(num_images))
+    prompt = PromptBuilder(folder, max_images=2).build(sample(num_images))
     processor = AutoProcessor.from_pretrained(folder)
 
     assert processor.tokenizer.decode(prompt.token_ids) == (
@@ -163,7 +165,7 @@ def test_an_id_that_the_model_has_no_logit_for_is_not_banned(folder: Path, tmp_p
 
 
 def test_a_placeholder_in_a_question_is_refused(folder: Path, family: str) -> None:
-    prompts = PromptBuilder(folder, system_prompt="", max_images=1)
+    prompts = PromptBuilder(folder, max_images=1)
     for token in PLACEHOLDERS[family]:
         with pytest.raises(RolloutError, match="sample a: the question holds the vision placeholder"):
             prompts.build(replace(sample(1), question=f"where {token} is it?"))
@@ -202,7 +204,7 @@ ODD = {
 
 @pytest.mark.parametrize("name", list(BROKEN))
 def test_a_picture_that_nothing_can_be_made_of_costs_its_row_and_not_the_run(folder: Path, name: str) -> None:
-    prompts = PromptBuilder(folder, system_prompt="", max_images=1)
+    prompts = PromptBuilder(folder, max_images=1)
 
     with pytest.raises(RolloutError, match=r"sample a: an image (does not decode|has deeper channels)"):
         prompts.build(replace(sample(0), images=(BROKEN[name],)))
@@ -210,15 +212,13 @@ def test_a_picture_that_nothing_can_be_made_of_costs_its_row_and_not_the_run(fol
 
 @pytest.mark.parametrize("name", list(ODD))
 def test_an_odd_picture_becomes_rgb_of_its_own_size(folder: Path, name: str) -> None:
-    [image] = (
-        PromptBuilder(folder, system_prompt="", max_images=1).build(replace(sample(0), images=(ODD[name],))).images
-    )
+    [image] = PromptBuilder(folder, max_images=1).build(replace(sample(0), images=(ODD[name],))).images
 
     assert (image.mode, image.size) == ("RGB", ODD[name].size)
 
 
 def test_what_is_too_narrow_to_measure_is_too_narrow_to_build(folder: Path, family: str) -> None:
-    prompts = PromptBuilder(folder, system_prompt="", max_images=1)
+    prompts = PromptBuilder(folder, max_images=1)
     if family == "internvl":
         assert prompts.build(replace(sample(0), images=(NARROW,))).input_sizes == ((3000, 14),)
         return
@@ -237,7 +237,7 @@ def test_a_measured_prompt_is_as_long_as_the_processor_makes_it(
     if family == "internvl" and max_tiles > 1:
         allow_tiles(tmp_path)
     processor = AutoProcessor.from_pretrained(tmp_path)
-    builder = PromptBuilder(tmp_path, system_prompt="think first", max_images=2)
+    builder = PromptBuilder(tmp_path, spec=PromptSpec(system_prompt="think first"), max_images=2)
     messages = [
         {"role": "system", "content": [{"type": "text", "text": "think first"}]},
         {"role": "user", "content": [*({"type": "image"} for _ in sizes), {"type": "text", "text": "where is it?"}]},

@@ -2,6 +2,7 @@
 
 import pytest
 
+from learner.config import SUPPORTED_FAMILIES
 from orchestration.cli import compose
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
@@ -12,14 +13,15 @@ def model(*overrides: str) -> ModelConfig:
     return build(ModelConfig, compose(overrides)["model"], "model")
 
 
-@pytest.mark.parametrize(("choice", "frame"), [("qwen2_5_vl", "pixel_resized"), ("internvl", "norm1000")])
-def test_each_family_answers_boxes_in_its_own_frame(choice: str, frame: str) -> None:
+@pytest.mark.parametrize("choice", ["qwen2_5_vl", "internvl"])
+def test_a_model_has_the_frame_of_its_family_unless_one_is_set(choice: str) -> None:
     tiny = model(f"model=tiny_{choice}")
-    large = model(f"model={choice}", "model.path=/models/large")
+    large = model(f"model={choice}", "model.path=/models/large", "model.coord_mode=norm1")
 
     assert tiny.tiny is not None
-    assert (tiny.tiny.hf_config["model_type"], tiny.coord_mode) == (choice, frame)
-    assert (large.tiny, large.coord_mode) == (None, frame)
+    assert (tiny.tiny.hf_config["model_type"], tiny.coord_mode) == (choice, SUPPORTED_FAMILIES[choice])
+    assert model(f"model={choice}", "model.path=/models/large").coord_mode is None
+    assert (large.tiny, large.coord_mode, large.box_frame) == (None, "norm1", "norm1")
 
 
 @pytest.mark.parametrize(
