@@ -10,31 +10,14 @@ from plain_model import padded_logprobs, whole_policy
 from tiny_learner import make_group, mixed_groups
 
 from learner.attention.sdpa import SdpaKernel
-from learner.batching import TrainSequence, make_pieces
 from learner.errors import LearnerError
 from learner.policy.packing import MicroBatchBuilder
 from tests.families.case import IMAGE_TOKEN
 from tests.families.conftest import TEMPERATURE
+from tests.families.packing import CPU, pack
 
-CPU = torch.device("cpu")
 NAMES = {"always": "prefix-shared = padded", "never": "packed = padded", "auto": "auto = padded"}
 ALL = ("square", "wide", "pair", "text", "single")
-
-
-def pack(policy, encoder, groups, sharing="auto", kernel=None):
-    pieces, images = [], []
-    for group, image in zip(groups, encoder.encode(groups), strict=True):
-        sequences = [
-            TrainSequence(
-                index=i, advantages=np.full(s.num_tokens, (-1.0) ** i * (0.5 + i), dtype=np.float32), token_weight=0.025
-            )
-            for i, s in enumerate(group.sequences)
-        ]
-        own = make_pieces(group, sequences, micro_batch_tokens=10_000, prefix_sharing=sharing)
-        pieces += own
-        images += [image] * len(own)
-    builder = MicroBatchBuilder(policy.family, kernel or SdpaKernel(), device=CPU, dtype=torch.float32)
-    return builder.build(pieces, images)
 
 
 def test_raw_logprobs_know_neither_temperature_nor_banned_tokens(folder, family, own_family, encoder):

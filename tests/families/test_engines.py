@@ -1,0 +1,195 @@
+"""A real engine of each family: the learner's logprobs, the learner's tensors after a sync, and its exported folder."""
+
+import asyncio
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from learner_scenarios import start_trainer
+from plain_model import load_plain, whole_policy
+from tiny_learner import free_port, mixed_groups
+
+import tests.integration.environment  # noqa: F401
+from learner.policy.images import ImageEncoder
+from learner.records import ScoredGroup, ScoredSequence
+from learner.training.trainer import PolicyTrainer
+from tests.families.case import Case
+from tests.families.packing import pack
+from tests.integration.loop_client import LoopClient
+from tests.integration.tiny import image_sample, rollout_config, text_sample
+
+pytestmark = pytest.mark.slow
+
+SAMPLES = [image_sample(0), image_sample(1, (168, 56)), image_sample(2, (112, 112), (56, 84)), text_sample(3)]
+
+
+@dataclass
+class Observed:
+    """What one engine did after it took the learner's weights, and another one that read the exported folder."""
+
+    groups: list[Any]
+    """Sampled under the learner's weights."""
+    greedy: list[list[int]]
+    """Completions of the synced engine."""
+    exported: list[list[int]]
+    """Those of the engine of the exported folder."""
+    layout: dict[str, str]
+    """The learner's name -> the engine's."""
+    names: list[str]
+    """The engine's tensors."""
+    wrong: tuple[list[str], int]
+    """The engine's tensors that differ from the learner's after the sync, and the number that was compared."""
+    wrong_when_changed: tuple[list[str], int]
+    """The same once every tensor of the learner has changed and none was sent."""
+
+
+def connect(trainer: PolicyTrainer, client: LoopClient, dtype: str) -> Any:
+    from learner.weight_sender import WeightSender
+
+    backend = trainer.backend
+    return WeightSender(
+        backend.full_shapes(), backend.full_tensors, client=client, backend="gloo", dtype=dtype, rank=0,
+        num_receivers=1, address="127.0.0.1", port=free_port(), bucket_bytes=100_000, timeout_s=60.0,
+        changing=backend.changing_names(),
+    )  # fmt: skip
+
+
+async def generate(engine: Any, spec: Any) -> list[Any]:
+    return list(await asyncio.gather(*(engine.generate_group(s.sample_id, s, spec) for s in SAMPLES)))
+
+
+def tokens(groups: list[Any]) -> list[list[int]]:
+    return [generation.token_ids.tolist() for group in groups for generation in group.generations]
+
+
+async def compare(engine: Any, sender: Any, layout: dict[str, str]) -> tuple[list[str], int]:
+    from orchestration.workers.weight_sync import compare_fingerprints
+    from rollout.fingerprint import fingerprint
+
+    sent = await asyncio.to_thread(sender.fingerprints, list(layout), fingerprint)
+    return compare_fingerprints(sent, await engine.weight_fingerprints(sorted(set(layout.values()))), layout)
+
+
+async def observe(case: Case, trainer: PolicyTrainer, folder: Path, export: Path) -> Observed:
+    from rollout.engine import GenerationEngine
+    from rollout.records import SamplingSpec
+
+    greedy = SamplingSpec(group_size=1, temperature=0.0, max_completion_tokens=12)
+    config = rollout_config(max_images_per_prompt=2, dtype=case.engine_dtype)
+    engine = GenerationEngine(config, folder)
+    client = LoopClient(engine, asyncio.get_running_loop())
+    client.weight_version = "1"
+    sender = await asyncio.to_thread(connect, trainer, client, case.engine_dtype)
+    await engine.pause()
+    await asyncio.to_thread(sender.send)
+    await engine.resume()
+    layout = await engine.weight_layout(sender.names())
+    wrong = await compare(engine, sender, layout)
+    groups = await generate(engine, SamplingSpec(group_size=3, temperature=1.0, max_completion_tokens=16, seed=5))
+    synced, names = tokens(await generate(engine, greedy)), await engine.weight_names()
+    trainer.export(export)
+    with torch.no_grad():
+        for parameter in trainer.backend.policy.parameters():
+            parameter.add_(0.01)
+    wrong_when_changed = await compare(engine, sender, layout)
+    sender.close()
+    engine.close()
+
+    fresh = GenerationEngine(config, export)
+    exported = tokens(await generate(fresh, greedy))
+    fresh.close()
+    return Observed(
+        groups=groups, greedy=synced, exported=exported, layout=layout, names=names, wrong=wrong,
+        wrong_when_changed=wrong_when_changed,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def export(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the learner's weights after its step are written."""
+    return tmp_path_factory.mktemp(f"export_{case.name}") / "export"
+
+
+@pytest.fixture(scope="session")
+def observed(case: Case, folder: Path, own_family: str | None, export: Path) -> Observed:
+    """One step, so that what is sent is not what the engine has read, and then all that the tests look at."""
+    trainer = start_trainer(0, 1, 0, folder, family=own_family)
+    trainer.train_step(mixed_groups(case.name), step=0)
+    found = asyncio.run(observe(case, trainer, folder, export))
+    trainer.close()
+    return found
+
+
+def test_engine_and_learner_have_the_same_logprobs(
+    case: Case, own_family: str | None, observed: Observed, export: Path, differences: Any
+) -> None:
+    """Of what was sampled, token by token, against the learner's own pass over the whole groups."""
+    from rollout.engine import banned_token_ids
+
+    policy = whole_policy(export, banned_token_ids=banned_token_ids(export), own_family=own_family)
+    groups = [
+        ScoredGroup(
+            group_id=group.group_id,
+            task=group.sample.task,
+            prompt_token_ids=group.prompt_token_ids,
+            images=tuple(image.data for image in group.sample.images),
+            sequences=tuple(
+                ScoredSequence(
+                    completion_token_ids=generation.token_ids,
+                    behaviour_logprobs=generation.logprobs,
+                    reward=0.0,
+                    truncated=False,
+                    masked=False,
+                )
+                for generation in group.generations
+            ),
+        )
+        for group in observed.groups
+    ]
+    batch = pack(policy, ImageEncoder.from_pretrained(export, policy.family), groups)
+    with torch.no_grad():
+        logprobs, _ = policy(batch)
+
+    differences.check(
+        "engine = learner: logprobs", case.name, batch.behaviour_logprobs, logprobs, atol=case.engine_atol
+    )
+
+
+def test_all_tensors_are_the_learners_after_a_sync_and_every_change_is_noticed(
+    case: Case, observed: Observed, differences: Any
+) -> None:
+    wrong, num_compared = observed.wrong
+
+    assert wrong == []
+    assert num_compared == len(set(observed.layout.values())) == len(observed.names)
+    assert observed.wrong_when_changed[0] == list(dict.fromkeys(observed.layout.values()))
+    differences.state("tensors after sync", case.name, f"{num_compared} equal")
+
+
+def test_the_exported_folder_gives_equal_greedy_tokens_in_transformers_and_vllm(
+    case: Case, observed: Observed, export: Path, differences: Any
+) -> None:
+    from PIL import Image
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from rollout.engine import banned_token_ids
+
+    _, report = AutoModelForImageTextToText.from_pretrained(export, output_loading_info=True)
+    assert not any(report.values()), report
+    model, processor = load_plain(export).eval(), AutoProcessor.from_pretrained(export)
+    banned, found = banned_token_ids(export), []
+    for sample, group in zip(SAMPLES, observed.groups, strict=True):
+        pictures = [Image.open(io.BytesIO(image.data)) for image in sample.images]
+        content = [{"type": "image"} for _ in pictures] + [{"type": "text", "text": sample.question}]
+        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = processor(text=[text], images=pictures or None, return_tensors="pt")
+        ids = inputs["input_ids"]
+        assert ids[0].tolist() == group.prompt_token_ids.tolist()
+        whole = model.generate(**inputs, do_sample=False, max_new_tokens=12, suppress_tokens=banned)
+        found.append(whole[0, ids.shape[1] :].tolist())
+
+    assert observed.greedy == observed.exported == found
+    differences.state("export in transformers and vLLM", case.name, f"{sum(map(len, found))} tokens equal")
