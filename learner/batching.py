@@ -50,6 +50,16 @@ class Piece:
         own = sum(self.group.sequences[sequence.index].num_tokens - 1 for sequence in self.sequences)
         return own + prompt_length * (1 if self.is_shared else len(self.sequences))
 
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest sequence, fed whole."""
+        longest = max(self.group.sequences[sequence.index].num_tokens for sequence in self.sequences)
+        return len(self.group.prompt_token_ids) + longest - 1
+
+    def num_padded(self, length: int) -> int:
+        """Tokens that it feeds as rows padded to a length, or to its own longest row where that is longer."""
+        return max(length, self.longest) * len(self.sequences)
+
 
 def partition_groups(token_counts: Sequence[int], num_ranks: int) -> list[list[int]]:
     """Distribute groups over ranks so that tokens balance: longest first, each to the rank with least so far.
@@ -93,7 +103,12 @@ def split_minibatches(group_ids: Sequence[str], num_minibatches: int, *, seed: i
 
 
 def make_pieces(
-    group: ScoredGroup, sequences: Sequence[TrainSequence], *, micro_batch_tokens: int, prefix_sharing: str
+    group: ScoredGroup,
+    sequences: Sequence[TrainSequence],
+    *,
+    micro_batch_tokens: int,
+    prefix_sharing: str,
+    is_padded: bool = False,
 ) -> list[Piece]:
     """Cut a group's sequences, in order, into pieces that fit the token budget; a longer one is a piece of its own.
 
@@ -101,7 +116,8 @@ def make_pieces(
         group: of the sequences.
         sequences: those that enter the forward pass.
         micro_batch_tokens: budget.
-        prefix_sharing: auto | always | never, see LearnerConfig.
+        prefix_sharing: auto | always | never, see LearnerConfig; never for padded ones.
+        is_padded: whether sequences are rows padded to the longest one, and padding counts.
     """
     is_shared = prefix_sharing == "always" or (prefix_sharing == "auto" and len(sequences) >= MIN_SHARING)
     pieces: list[Piece] = []
@@ -109,22 +125,36 @@ def make_pieces(
         alone = Piece(group=group, sequences=(sequence,), is_shared=is_shared)
         if pieces:
             joined = replace(pieces[-1], sequences=(*pieces[-1].sequences, sequence))
-            if joined.num_tokens <= micro_batch_tokens:
+            if (joined.num_padded(0) if is_padded else joined.num_tokens) <= micro_batch_tokens:
                 pieces[-1] = joined
                 continue
         pieces.append(alone)
     return pieces
 
 
-def plan_micro_batches(pieces: Sequence[Piece], micro_batch_tokens: int) -> list[list[Piece]]:
-    """Pack pieces into micro-batches within the token budget, longest first, so that similar lengths are together."""
+def plan_micro_batches(
+    pieces: Sequence[Piece], micro_batch_tokens: int, *, is_padded: bool = False
+) -> list[list[Piece]]:
+    """Pack pieces into micro-batches within the token budget, longest first, so that similar lengths are together.
+
+    Args:
+        pieces: in any order.
+        micro_batch_tokens: budget.
+        is_padded: whether sequences are rows padded to the longest one of their micro-batch, and padding counts.
+    """
+
+    def length(piece: Piece) -> int:
+        return piece.longest if is_padded else piece.num_tokens
+
     batches: list[list[Piece]] = []
-    filled = 0
-    for piece in sorted(pieces, key=lambda p: (-p.num_tokens, p.group.group_id, p.sequences[0].index)):
-        if batches and filled + piece.num_tokens <= micro_batch_tokens:
+    filled = row = 0
+    for piece in sorted(pieces, key=lambda p: (-length(p), p.group.group_id, p.sequences[0].index)):
+        fed = piece.num_padded(row) if is_padded else piece.num_tokens
+        if batches and filled + fed <= micro_batch_tokens:
             batches[-1].append(piece)
-            filled += piece.num_tokens
+            filled += fed
         else:
             batches.append([piece])
-            filled = piece.num_tokens
+            row = piece.longest if is_padded else 0
+            filled = piece.num_padded(row) if is_padded else piece.num_tokens
     return batches

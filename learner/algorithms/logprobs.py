@@ -24,6 +24,7 @@ def token_logprobs(
     *,
     temperature: float | torch.Tensor = 1.0,
     banned_token_ids: Sequence[int] = (),
+    logit_cap: float | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the log-probability of each target token and entropy of each next-token distribution.
@@ -36,6 +37,7 @@ def token_logprobs(
         target_ids: int64 [C].
         temperature: logits are divided by it; one for all, or float32 [C], one for each position.
         banned_token_ids: tokens of probability zero, which get no gradient.
+        logit_cap: c of logits that are capped to c * tanh(logit / c), before anything else; None leaves them.
         chunk_elements: most logits of one chunk.
 
     Returns:
@@ -43,7 +45,7 @@ def token_logprobs(
     """
     chunk_size = max(1, chunk_elements // lm_head_weight.shape[0])
     logprobs, entropy = _ChunkedLogprobs.apply(  # type: ignore[no-untyped-call]
-        hidden_states, lm_head_weight, target_ids, temperature, tuple(banned_token_ids), chunk_size
+        hidden_states, lm_head_weight, target_ids, temperature, tuple(banned_token_ids), logit_cap, chunk_size
     )
     return logprobs, entropy
 
@@ -53,13 +55,19 @@ def _chunk_logits(
     weight: torch.Tensor,
     temperature: float | torch.Tensor,
     banned_token_ids: tuple[int, ...],
+    logit_cap: float | None,
 ) -> torch.Tensor:
-    logits = torch.nn.functional.linear(hidden_states, weight).float()
+    logits = _capped(torch.nn.functional.linear(hidden_states, weight), logit_cap).float()
     if isinstance(temperature, torch.Tensor) or temperature != 1.0:
         logits.div_(temperature)
     for token_id in banned_token_ids:  # a list as index would have to be copied to the device, which waits for it
         logits[:, token_id] = BANNED_LOGIT
     return logits
+
+
+def _capped(logits: torch.Tensor, logit_cap: float | None) -> torch.Tensor:
+    """Cap logits in place, in their own type, as models of transformers do."""
+    return logits if logit_cap is None else logits.div_(logit_cap).tanh_().mul_(logit_cap)
 
 
 def _rows(temperature: float | torch.Tensor, chunk: slice) -> float | torch.Tensor:
@@ -78,49 +86,62 @@ class _ChunkedLogprobs(torch.autograd.Function):
         target_ids: torch.Tensor,
         temperature: float | torch.Tensor,
         banned_token_ids: tuple[int, ...],
+        logit_cap: float | None,
         chunk_size: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         logprobs, entropies = [], []
         for start in range(0, len(hidden_states), chunk_size):
             chunk = slice(start, start + chunk_size)
             log_softmax = torch.log_softmax(
-                _chunk_logits(hidden_states[chunk], weight, _rows(temperature, chunk), banned_token_ids), dim=-1
+                _chunk_logits(hidden_states[chunk], weight, _rows(temperature, chunk), banned_token_ids, logit_cap),
+                dim=-1,
             )
             logprobs.append(log_softmax.gather(-1, target_ids[chunk, None]).squeeze(-1))
             entropies.append(-torch.linalg.vecdot(log_softmax.exp(), log_softmax))
         entropy = torch.cat(entropies)
         ctx.save_for_backward(hidden_states, weight, target_ids, entropy)
         ctx.temperature, ctx.banned_token_ids, ctx.chunk_size = temperature, banned_token_ids, chunk_size
+        ctx.logit_cap = logit_cap
         ctx.set_materialize_grads(False)
         return torch.cat(logprobs), entropy
 
     @staticmethod
     def backward(
         ctx: Any, grad_logprobs: torch.Tensor | None, grad_entropy: torch.Tensor | None
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None, None, None]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None, None, None, None]:
         hidden_states, weight, target_ids, entropy = ctx.saved_tensors
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         if grad_logprobs is None and grad_entropy is None:
-            return None, None, None, None, None, None
+            return None, None, None, None, None, None, None
         grad_hidden = torch.empty_like(hidden_states) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         for start in range(0, len(hidden_states), ctx.chunk_size):
             chunk = slice(start, start + ctx.chunk_size)
             temperature = _rows(ctx.temperature, chunk)
+            logits = _chunk_logits(hidden_states[chunk], weight, temperature, ctx.banned_token_ids, ctx.logit_cap)
+            # d capped / d logit = 1 - (capped / c)^2, of the capped logits with the temperature taken out again.
+            slope = None if ctx.logit_cap is None else _cap_slope(logits * temperature, ctx.logit_cap)
             grad_logits = _chunk_grad(
-                _chunk_logits(hidden_states[chunk], weight, temperature, ctx.banned_token_ids),
+                logits,
                 target_ids[chunk],
                 None if grad_logprobs is None else grad_logprobs[chunk],
                 entropy[chunk],
                 None if grad_entropy is None else grad_entropy[chunk],
             )
+            if slope is not None:
+                grad_logits.mul_(slope)
             narrow = grad_logits.div_(temperature).to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[chunk] = narrow @ weight
             if grad_weight is not None:
                 _add_product(grad_weight, narrow, hidden_states[chunk])
         typed_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
-        return grad_hidden, typed_weight, None, None, None, None
+        return grad_hidden, typed_weight, None, None, None, None, None
+
+
+def _cap_slope(capped: torch.Tensor, logit_cap: float) -> torch.Tensor:
+    """Return the derivative of the cap; of a banned logit, which is far outside, zero instead of a large number."""
+    return capped.div_(logit_cap).square_().neg_().add_(1.0).clamp_(min=0.0)
 
 
 def _chunk_grad(

@@ -50,6 +50,16 @@ class StreamInputs:
     """Further keyword arguments of the language model, which hands them to its layers."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaddedInputs:
+    """What a model reads in one forward pass over right-padded rows: tensors on the rank's device."""
+
+    input_ids: torch.Tensor
+    """int64 [S, T]"""
+    arguments: Mapping[str, torch.Tensor]
+    """Further keyword arguments of the model's own forward: mask, token types, and tensors of images."""
+
+
 def join_images(inputs: Sequence[ImageInputs]) -> ImageInputs:
     """Concatenate images."""
     return ImageInputs(
@@ -58,11 +68,45 @@ def join_images(inputs: Sequence[ImageInputs]) -> ImageInputs:
     )
 
 
-class ModelFamily(ABC):
-    """One family, built from a model's configuration."""
+class BaseFamily(ABC):
+    """What any family says, whether its micro-batches are streams or padded."""
 
     parts: Mapping[str, tuple[str, ...]]
     """Part of PARTS -> beginnings of the names of its parameters."""
+    is_padded: bool = False
+    """Whether micro-batches are right-padded rows, `learner.policy.padding`, instead of a stream."""
+    is_text_only: bool = False
+    """Whether the model is a language model of AutoModelForCausalLM, which takes no images."""
+    logit_scale: float = 1.0
+    """Factor between the output head and the logits."""
+    logit_cap: float | None = None
+    """Bound c of soft-capped logits, c * tanh(logit / c); None where they are not capped."""
+
+    def prepare(self, model: Any) -> None:  # noqa: B027 - most families change nothing
+        """Change a new model whose parameters are still on the meta device; nothing by default.
+
+        For layers of the language model that mix tokens otherwise than by transformers' attention interface.
+        """
+
+    def set_attention(self, model: Any, *, text: str, tower: str) -> None:
+        """Set the attention implementations, by their names in transformers, of language model and vision tower."""
+        model.set_attn_implementation({"text_config": text, "vision_config": tower})
+
+    @abstractmethod
+    def hidden_states(self, model: Any, inputs: Any) -> torch.Tensor:
+        """Return the last hidden states [rows, D] of a micro-batch, after the final norm."""
+
+    @abstractmethod
+    def vision_blocks(self, model: Any) -> list[torch.nn.Module]:
+        """Transformer blocks of the tower."""
+
+    @abstractmethod
+    def language_blocks(self, model: Any) -> list[torch.nn.Module]:
+        """Transformer blocks of the language model."""
+
+
+class ModelFamily(BaseFamily):
+    """A family whose micro-batches are streams, built from a model's configuration."""
 
     def __init__(self, config: Any) -> None:
         self.image_token_id: int = config.image_token_id
@@ -102,12 +146,6 @@ class ModelFamily(ABC):
     def image_features(self, model: Any, pixel_values: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
         """Run vision tower and projector; [image tokens, D], image after image."""
 
-    def prepare(self, model: Any) -> None:  # noqa: B027 - most families change nothing
-        """Change a new model whose parameters are still on the meta device; nothing by default.
-
-        For layers of the language model that mix tokens otherwise than by transformers' attention interface.
-        """
-
     def stream_arguments(self, layout: "StreamLayout", device: torch.device) -> dict[str, Any]:
         """Return what such layers need to know of a stream, as keyword arguments; nothing by default."""
         return {}
@@ -125,10 +163,5 @@ class ModelFamily(ABC):
         ).last_hidden_state[0]
         return hidden
 
-    @abstractmethod
-    def vision_blocks(self, model: Any) -> list[torch.nn.Module]:
-        """Transformer blocks of the tower."""
-
     def language_blocks(self, model: Any) -> list[torch.nn.Module]:
-        """Transformer blocks of the language model."""
         return list(model.model.language_model.layers)

@@ -4,7 +4,9 @@ from typing import Any
 
 from conf.own_code import OwnCodeError, load_own
 from learner.errors import LearnerError
-from learner.families.base import PARTS, ModelFamily
+from learner.families.base import PARTS, BaseFamily, ModelFamily
+from learner.families.causal_lm import CausalLM, is_streamed
+from learner.families.generic import Generic
 from learner.families.internvl import InternVL
 from learner.families.qwen2_5_vl import Qwen25VL
 from learner.families.qwen2_vl import Qwen2VL
@@ -46,15 +48,16 @@ def load_family(text: str) -> type[ModelFamily]:
     return found
 
 
-def get_family(config: Any, own: type[ModelFamily] | None = None) -> ModelFamily:
-    """Return the family of a configuration of transformers.
+def get_family(config: Any, own: type[ModelFamily] | None = None) -> BaseFamily:
+    """Return the family of a configuration of transformers; of an architecture that none knows, the generic path.
 
     Args:
         config: of the model.
         own: the user's class, which is taken whatever the architecture.
 
     Raises:
-        LearnerError: no class here knows this architecture, or the user's does not read its configuration.
+        LearnerError: the generic path cannot train this architecture, or the user's class does not read its
+            configuration.
     """
     if own is not None:
         try:
@@ -64,9 +67,6 @@ def get_family(config: Any, own: type[ModelFamily] | None = None) -> ModelFamily
                 f"model.family: {own.__name__} does not fit a {config.model_type} model, whose configuration has no "
                 f"{error.name}; read what it has in __init__"
             ) from error
-    if config.model_type not in FAMILIES:
-        raise LearnerError(
-            f"the checkpoint's model_type is {config.model_type!r}; supported: {', '.join(sorted(FAMILIES))}. Another "
-            "architecture needs a class, which model.family=FILE.py:NAME names; see learner/README.md"
-        )
-    return FAMILIES[config.model_type](config)
+    if config.model_type in FAMILIES:
+        return FAMILIES[config.model_type](config)
+    return CausalLM(config) if is_streamed(config) else Generic(config)

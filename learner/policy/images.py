@@ -17,6 +17,34 @@ from learner.families.base import ImageInputs, ModelFamily, join_images
 from learner.records import ScoredGroup
 
 
+class NoImages:
+    """The encoder of a language model."""
+
+    def encode(self, groups: Sequence[ScoredGroup]) -> list[None]:
+        """Return None for each group.
+
+        Raises:
+            LearnerError: a group has images; names it.
+        """
+        for group in groups:
+            if group.images:
+                raise LearnerError(
+                    f"group {group.group_id} has {len(group.images)} images, and the model is a language model that "
+                    "takes none; train it on rows without images, or choose a vision-language model"
+                )
+        return [None] * len(groups)
+
+    def encode_images(self, images: Sequence[bytes]) -> list[ImageInputs]:
+        """Return nothing for no images.
+
+        Raises:
+            LearnerError: there are some.
+        """
+        if images:
+            raise LearnerError("the model is a language model that takes no images; choose a vision-language model")
+        return []
+
+
 class ImageEncoder:
     """Decodes and processes images; a group's images once, however many completions it has."""
 
@@ -48,7 +76,7 @@ class ImageEncoder:
             LearnerError: an image does not decode, or a prompt has another number of image tokens than its images
                 make; names the group.
         """
-        decoded = [_decode(group.images, f"group {group.group_id}") for group in groups]
+        decoded = [decode_images(group.images, f"group {group.group_id}") for group in groups]
         flat = [image for images in decoded for image in images]
         encoded = self._family.encode(self._processor, flat) if flat else []
         inputs: list[ImageInputs | None] = []
@@ -66,7 +94,7 @@ class ImageEncoder:
         Raises:
             LearnerError: one does not decode.
         """
-        return self._family.encode(self._processor, _decode(images, "images without a group")) if images else []
+        return self._family.encode(self._processor, decode_images(images, "images without a group")) if images else []
 
     def _check_tokens(self, group: ScoredGroup, images: Sequence[ImageInputs]) -> None:
         grids: list[list[int]] = torch.cat([image.grids for image in images]).tolist() if images else []
@@ -79,7 +107,16 @@ class ImageEncoder:
             )
 
 
-def _decode(images: Sequence[bytes], owner: str) -> list[Image.Image]:
+def decode_images(images: Sequence[bytes], owner: str) -> list[Image.Image]:
+    """Decode images to RGB.
+
+    Args:
+        images: encoded.
+        owner: of them, for messages.
+
+    Raises:
+        LearnerError: one does not decode.
+    """
     decoded = []
     for index, image in enumerate(images):
         try:

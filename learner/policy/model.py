@@ -1,4 +1,4 @@
-"""The policy: a Hugging Face vision-language model that returns logprobs of completion tokens in one forward call."""
+"""The policy: a model of transformers that returns logprobs of completion tokens in one forward call."""
 
 import copy
 import logging
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from learner.algorithms.logprobs import token_logprobs
 from learner.attention.flash import FlashKernel, flash_library, flash_obstacle, register_tower
@@ -15,7 +15,7 @@ from learner.attention.flex import FlexKernel
 from learner.attention.kernel import AttentionKernel, register_kernel
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
-from learner.families.base import ModelFamily
+from learner.families.base import BaseFamily
 from learner.policy.packing import MicroBatch
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Policy(torch.nn.Module):
     def __init__(
         self,
         hf_model: torch.nn.Module,
-        family: ModelFamily,
+        family: BaseFamily,
         *,
         temperature: float,
         banned_token_ids: Sequence[int] = (),
@@ -50,13 +50,16 @@ class Policy(torch.nn.Module):
             is_raw: use the model's own logits: temperature 1 and no banned token, as engines do for the tokens of a
                 prompt.
         """
-        hidden_states = self.family.hidden_states(self.hf_model, batch.inputs)
+        hidden_states = self.family.hidden_states(self.hf_model, batch.inputs).index_select(0, batch.predicting_rows)
+        if self.family.logit_scale != 1.0:
+            hidden_states = hidden_states * self.family.logit_scale
         return token_logprobs(
-            hidden_states.index_select(0, batch.predicting_rows),
+            hidden_states,
             self.hf_model.lm_head.weight,
             batch.target_ids,
             temperature=1.0 if is_raw else self._temperature if batch.temperatures is None else batch.temperatures,
             banned_token_ids=() if is_raw else self._banned_token_ids,
+            logit_cap=self.family.logit_cap,
         )
 
     def blocks(self) -> list[torch.nn.Module]:
@@ -89,7 +92,7 @@ def choose_kernel(name: str, *, device: torch.device, dtype: torch.dtype) -> Att
 
 def build_skeleton(
     config: Any,
-    family: ModelFamily,
+    family: BaseFamily,
     kernel: AttentionKernel,
     *,
     temperature: float,
@@ -106,10 +109,11 @@ def build_skeleton(
     """
     with parameters_on_meta():
         # A copy: the model writes its attention implementation into it, which the next model would inherit.
-        model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), dtype=torch.float32)
+        auto: Any = AutoModelForCausalLM if family.is_text_only else AutoModelForImageTextToText
+        model = auto.from_config(copy.deepcopy(config), dtype=torch.float32)
     # Towers attend within images or windows.
     tower = "sdpa" if kernel.tower is None else register_tower(kernel.tower)
-    model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": tower})
+    family.set_attention(model, text=register_kernel(kernel), tower=tower)
     family.prepare(model)
     return Policy(model, family, temperature=temperature, banned_token_ids=banned_token_ids)
 

@@ -13,6 +13,7 @@ Axes: L tokens of the stream, C completion tokens (predicted), P prompt tokens, 
 A position axes, S sequences.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from learner.attention.kernel import PREPARED_KEY, AttentionKernel, StreamLayout
 from learner.batching import Piece, TrainSequence
 from learner.errors import LearnerError
-from learner.families.base import ImageInputs, ModelFamily, StreamInputs, join_images
+from learner.families.base import ImageInputs, ModelFamily, PaddedInputs, StreamInputs, join_images
 from learner.records import ScoredGroup, ScoredSequence
 
 
@@ -108,9 +109,10 @@ class Stream:
 class MicroBatch:
     """One forward pass: tensors on the rank's device."""
 
-    inputs: StreamInputs
+    inputs: StreamInputs | PaddedInputs
+    """As the family reads them."""
     predicting_rows: torch.Tensor
-    """int64 [C] stream row whose hidden state predicts each completion token."""
+    """int64 [C] row of the hidden states whose hidden state predicts each completion token."""
     target_ids: torch.Tensor
     """int64 [C] the completion tokens, sequence by sequence."""
     token_weights: torch.Tensor
@@ -157,47 +159,43 @@ DUMMY = Piece(
 """One prompt token and one completion token of weight 0."""
 
 
-class MicroBatchBuilder:
-    """Lays out streams for one model on one device."""
+class BatchBuilder(ABC):
+    """Makes micro-batches for one model on one device."""
+
+    is_padded: bool
+    """Whether sequences are rows padded to the longest one."""
 
     def __init__(
-        self,
-        family: ModelFamily,
-        kernel: AttentionKernel,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        temperature: float = 1.0,
-        task_temperatures: Mapping[str, float] | None = None,
+        self, *, device: torch.device, temperature: float = 1.0, task_temperatures: Mapping[str, float] | None = None
     ) -> None:
-        """Lay out for a policy that samples at a temperature, and some tasks at others."""
+        """Make them for a policy that samples at a temperature, and some tasks at others."""
         self._temperature = temperature
         self._task_temperatures = task_temperatures or {}
-        self._family = family
-        self._kernel = kernel
         self._device = device
-        self._dtype = dtype
 
-    def build(self, pieces: Sequence[Piece], images: Sequence[ImageInputs | None]) -> MicroBatch:
-        """Return a micro-batch of all pieces in one stream.
+    @abstractmethod
+    def _lay_out(
+        self, pieces: Sequence[Piece], images: Sequence[Any], lengths: Sequence[int]
+    ) -> tuple[StreamInputs | PaddedInputs, torch.Tensor]:
+        """Return what the family reads, and which of its rows predict; `lengths` [S] as in `MicroBatch`."""
+
+    def build(self, pieces: Sequence[Piece], images: Sequence[Any]) -> MicroBatch:
+        """Return a micro-batch of all pieces.
 
         Args:
             pieces: at least one.
-            images: of each piece.
+            images: of each piece, as the encoder of the family's images makes them; None without.
 
         Raises:
             LearnerError: an image's tokens are not contiguous; names the group.
         """
-        stream = Stream()
-        for piece, image in zip(pieces, images, strict=True):
-            prompt, following = self._positions(piece, image)
-            stream.add(piece, prompt, following, piece.group.prompt_token_ids == self._family.image_token_id)
         sequences = [(piece, sequence) for piece in pieces for sequence in piece.sequences]
         scored = [piece.group.sequences[sequence.index] for piece, sequence in sequences]
         lengths = [sequence.num_tokens for sequence in scored]
+        inputs, predicting_rows = self._lay_out(pieces, images, lengths)
         return MicroBatch(
-            inputs=self._inputs(stream, images),
-            predicting_rows=self._tensor(stream.predicting_rows(lengths)),
+            inputs=inputs,
+            predicting_rows=predicting_rows,
             target_ids=self._tensor(np.concatenate([s.completion_token_ids for s in scored]).astype(np.int64)),
             token_weights=self._tensor(
                 np.repeat(np.array([s.token_weight for _, s in sequences], dtype=np.float32), lengths)
@@ -226,6 +224,44 @@ class MicroBatchBuilder:
         """
         return replace(self.build([DUMMY], [None]), is_dummy=True)
 
+    def _temperatures(self, tasks: Sequence[str], lengths: Sequence[int]) -> torch.Tensor | None:
+        """Return the temperature of each completion token, given the task and length of each sequence."""
+        if not any(task in self._task_temperatures for task in tasks):
+            return None
+        own = [self._task_temperatures.get(task, self._temperature) for task in tasks]
+        return self._tensor(np.repeat(np.array(own, dtype=np.float32), lengths))
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+    def _optional(self, arrays: Sequence[NDArray[np.float32] | None]) -> torch.Tensor | None:
+        present = [array for array in arrays if array is not None]
+        return self._tensor(np.concatenate(present)) if len(present) == len(arrays) else None
+
+
+class MicroBatchBuilder(BatchBuilder):
+    """Lays out streams."""
+
+    is_padded = False
+
+    def __init__(
+        self, family: ModelFamily, kernel: AttentionKernel, *, device: torch.device, dtype: torch.dtype, **settings: Any
+    ) -> None:
+        """Lay out for a model; `settings` as in the base."""
+        super().__init__(device=device, **settings)
+        self._family = family
+        self._kernel = kernel
+        self._dtype = dtype
+
+    def _lay_out(
+        self, pieces: Sequence[Piece], images: Sequence[Any], lengths: Sequence[int]
+    ) -> tuple[StreamInputs, torch.Tensor]:
+        stream = Stream()
+        for piece, image in zip(pieces, images, strict=True):
+            prompt, following = self._positions(piece, image)
+            stream.add(piece, prompt, following, piece.group.prompt_token_ids == self._family.image_token_id)
+        return self._inputs(stream, images), self._tensor(stream.predicting_rows(lengths))
+
     def _inputs(self, stream: Stream, images: Sequence[ImageInputs | None]) -> StreamInputs:
         present = [image for image in images if image is not None]
         used = join_images(present) if present else self._family.dummy_image()
@@ -251,17 +287,3 @@ class MicroBatchBuilder:
             return self._family.prompt_positions(group.prompt_token_ids == self._family.image_token_id, grids)
         except ValueError as error:
             raise LearnerError(f"group {group.group_id}: {error}; send the prompt as the engine expanded it") from error
-
-    def _temperatures(self, tasks: Sequence[str], lengths: Sequence[int]) -> torch.Tensor | None:
-        """Return the temperature of each completion token, given the task and length of each sequence."""
-        if not any(task in self._task_temperatures for task in tasks):
-            return None
-        own = [self._task_temperatures.get(task, self._temperature) for task in tasks]
-        return self._tensor(np.repeat(np.array(own, dtype=np.float32), lengths))
-
-    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
-
-    def _optional(self, arrays: Sequence[NDArray[np.float32] | None]) -> torch.Tensor | None:
-        present = [array for array in arrays if array is not None]
-        return self._tensor(np.concatenate(present)) if len(present) == len(arrays) else None

@@ -5,6 +5,7 @@ Every rank enters every collective in the same order, also a rank whose share is
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,8 @@ from learner.backends.base import TrainBackend
 from learner.batching import TrainSequence, split_minibatches
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
-from learner.families.base import ImageInputs
-from learner.policy.images import ImageEncoder
-from learner.policy.packing import MicroBatch, MicroBatchBuilder
+from learner.policy.packing import BatchBuilder, MicroBatch
+from learner.policy.padding import Encoder
 from learner.ranks import derive_seed, exchange
 from learner.records import ScoredGroup
 from learner.training.step_plan import (
@@ -47,8 +47,8 @@ class StepRunner:
         algorithm: Algorithm,
         *,
         backend: TrainBackend,
-        encoder: ImageEncoder,
-        builder: MicroBatchBuilder,
+        encoder: Encoder,
+        builder: BatchBuilder,
         seed: int,
     ) -> None:
         """Train the policy of `backend`; `seed` is the run's, the same on every rank."""
@@ -136,7 +136,7 @@ class StepRunner:
         One call of the processor for all groups; a group that is cut into several pieces is processed once.
         """
         used = [group for group in groups if needed[group.group_id]]
-        encoded: list[ImageInputs | None] = []
+        encoded: Sequence[Any] = []
         failure: str | None = None
         try:
             encoded = self._encoder.encode(used)

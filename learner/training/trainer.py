@@ -4,10 +4,12 @@ Every public method but `close`, `encode_images`, `release_cache` and `upload` i
 each with its own share where it takes one.
 """
 
+import logging
 import socket
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +24,11 @@ from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig, learning_rate_at
 from learner.errors import CheckpointError, LearnerError
 from learner.export import export_adapter, export_model
-from learner.families.base import ImageInputs
-from learner.policy.images import ImageEncoder
+from learner.families.base import ImageInputs, ModelFamily
+from learner.families.generic import SLOWER, Generic
 from learner.policy.model import choose_kernel
-from learner.policy.packing import MicroBatchBuilder
+from learner.policy.packing import BatchBuilder, MicroBatchBuilder
+from learner.policy.padding import PaddedBuilder, load_encoder
 from learner.policy.source import FolderSource
 from learner.ranks import (
     derive_seed,
@@ -38,6 +41,8 @@ from learner.ranks import (
 from learner.records import ScoredGroup, StepReport
 from learner.store import FileEntry, FileStore, StagingArea
 from learner.training.step import StepRunner
+
+logger = logging.getLogger(__name__)
 
 # Ranks wait this long for one another: loading a large model and saving a checkpoint are the longest waits.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
@@ -111,20 +116,26 @@ class PolicyTrainer:
         )
         self.backend = _make_backend(config, device, source)
         family = self.backend.policy.family
-        self._encoder = ImageEncoder.from_pretrained(config.model_path, family)
+        settings: dict[str, Any] = {
+            "device": device,
+            "temperature": config.algorithm.temperature,
+            "task_temperatures": config.algorithm.task_temperatures,
+        }
+        self._encoder = load_encoder(config.model_path, family)
+        builder: BatchBuilder
+        if isinstance(family, Generic):
+            if rank == 0:
+                logger.warning(SLOWER.format(self.backend.policy.hf_model.config.model_type))
+            builder = PaddedBuilder(family, self._encoder, **settings)
+        else:
+            assert isinstance(family, ModelFamily)
+            builder = MicroBatchBuilder(family, kernel, dtype=self.backend.dtype, **settings)
         self._steps = StepRunner(
             config,
             algorithm,
             backend=self.backend,
             encoder=self._encoder,
-            builder=MicroBatchBuilder(
-                family,
-                kernel,
-                device=device,
-                dtype=self.backend.dtype,
-                temperature=config.algorithm.temperature,
-                task_temperatures=config.algorithm.task_temperatures,
-            ),
+            builder=builder,
             seed=seed,
         )
         self.weight_version = 0

@@ -18,7 +18,8 @@ from learner.batching import Piece, TrainSequence, make_pieces, plan_micro_batch
 from learner.config import LearnerConfig
 from learner.errors import DivergedError, ExplodingGradientError, LearnerError, NonFiniteLossError
 from learner.families.base import ImageInputs
-from learner.policy.packing import MicroBatch, MicroBatchBuilder
+from learner.policy.packing import BatchBuilder, MicroBatch
+from learner.policy.padding import Tensors
 from learner.ranks import exchange
 from learner.records import ScoredGroup
 
@@ -97,7 +98,7 @@ def report_metrics(
 
 Share = Sequence[tuple[ScoredGroup, Sequence[TrainSequence]]]
 """This rank's groups with those of their sequences that take part."""
-GroupImages = Mapping[str, ImageInputs | None]
+GroupImages = Mapping[str, ImageInputs | Tensors | None]
 """Group id -> its processed images."""
 
 
@@ -119,7 +120,7 @@ class UpdateRunner:
     """Takes one optimiser step per call. Consumes: this rank's sequences. Waits for: the other ranks."""
 
     def __init__(
-        self, config: LearnerConfig, algorithm: Algorithm, *, backend: TrainBackend, builder: MicroBatchBuilder
+        self, config: LearnerConfig, algorithm: Algorithm, *, backend: TrainBackend, builder: BatchBuilder
     ) -> None:
         self._config = config
         self._algorithm = algorithm
@@ -145,7 +146,7 @@ class UpdateRunner:
         num_tokens = torch.zeros((), dtype=torch.int64)
         for batch, is_last in self.micro_batches(share, images):
             self._run_micro_batch(batch, sums, is_last=is_last)
-            num_tokens += 0 if batch.is_dummy else batch.inputs.input_ids.shape[1]
+            num_tokens += 0 if batch.is_dummy else batch.inputs.input_ids.numel()
         grad_norm = self._backend.grad_norm()
         totals = sums.reduce()
         self._check_own_objective()
@@ -162,12 +163,14 @@ class UpdateRunner:
         There are as many as the rank with most has; dummies where this one has fewer.
         """
         budget = self._config.micro_batch_tokens
+        is_padded = self._builder.is_padded
+        sharing = "never" if is_padded else self._config.prefix_sharing
         pieces: list[Piece] = []
         for group, sequences in share:
             pieces += make_pieces(
-                group, sequences, micro_batch_tokens=budget, prefix_sharing=self._config.prefix_sharing
+                group, sequences, micro_batch_tokens=budget, prefix_sharing=sharing, is_padded=is_padded
             )
-        planned = plan_micro_batches(pieces, budget)
+        planned = plan_micro_batches(pieces, budget, is_padded=is_padded)
         # Without any signal one dummy still runs: the optimiser needs a gradient, zero, to take its step.
         number = max(1, *exchange(len(planned)))
         for index in range(number):
