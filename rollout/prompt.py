@@ -66,10 +66,12 @@ class PromptBuilder:
 
     def __init__(self, model_path: Path, *, spec: PromptSpec | None = None, max_images: int) -> None:
         """Load the processor of a checkpoint folder; `spec` is the run's, none adds nothing to the texts of rows."""
-        from transformers import AutoProcessor
+        from transformers import AutoProcessor, ProcessorMixin
 
+        # Of a language model the folder has a tokenizer alone, which transformers returns in the processor's place.
         self._processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=False)
-        self._tokenizer = self._processor.tokenizer
+        self._takes_images = isinstance(self._processor, ProcessorMixin)
+        self._tokenizer = self._processor.tokenizer if self._takes_images else self._processor
         if self._processor.chat_template is None:  # older folders keep it in tokenizer_config.json alone
             self._processor.chat_template = self._tokenizer.chat_template
         self._template_digest = blake2b(str(self._processor.chat_template).encode(), digest_size=8).hexdigest()
@@ -105,8 +107,11 @@ class PromptBuilder:
         Raises:
             RolloutError: as `build`.
         """
-        images = self.build(sample).images
-        return self._expanded(self._text(Conversation.of(sample), len(images), sample.sample_id), images)
+        prompt = self.build(sample)
+        if not self._takes_images:
+            return prompt.token_ids
+        text = self._text(Conversation.of(sample), len(prompt.images), sample.sample_id)
+        return self._expanded(text, prompt.images)
 
     def encoded_picture(self, pixels: "torch.Tensor", grid: Sequence[int]) -> EncodedPicture:
         """Describe one picture as a vision tower gets it.
@@ -184,6 +189,13 @@ class PromptBuilder:
                 f"sample {sample_id} has {len(image_sizes)} images; rollout.engine.max_images_per_prompt is "
                 f"{self._max_images}"
             )
+        if not self._takes_images:
+            if image_sizes:
+                raise RolloutError(
+                    f"sample {sample_id} has {len(image_sizes)} images, and the model is a language model that takes "
+                    "none; leave rows with images out, or choose a vision-language model"
+                )
+            return 0
         try:
             return sum(self._num_image_tokens(size) for size in image_sizes)
         except (ValueError, ArithmeticError) as error:
@@ -195,6 +207,8 @@ class PromptBuilder:
 
     def _text(self, conversation: Conversation, num_images: int, sample_id: str) -> str:
         messages = conversation.messages(num_images=num_images, spec=self._spec)
+        if not self._takes_images:  # templates of language models know texts and no lists of parts
+            messages = [turn | {"content": "".join(part["text"] for part in turn["content"])} for turn in messages]
         try:
             prompt: str = self._processor.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=False, **self._spec.template_kwargs

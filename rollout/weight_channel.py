@@ -33,6 +33,7 @@ from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.weight_utils import initialize_single_dummy_weight
+from vllm.model_executor.models import supports_multimodal
 from vllm.platforms import current_platform
 
 from conf.daemon_call import begin
@@ -327,7 +328,8 @@ class WeightInspector:
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
         own = dict(model.named_parameters())
         # InternVL's own mapping is empty, and its language model has one.
-        packed = model.get_language_model().packed_modules_mapping | model.packed_modules_mapping
+        language = model.get_language_model() if supports_multimodal(model) else model
+        packed = language.packed_modules_mapping | model.packed_modules_mapping
         merged = {part: whole for whole, parts in packed.items() for part in parts}
         places = {part: place for parts in packed.values() for place, part in enumerate(parts)}
         layout = {}

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from learner.attention.kernel import AttentionKernel
 from learner.batching import Piece
 from learner.errors import LearnerError
 from learner.families.base import BaseFamily, ImageInputs, ModelFamily, PaddedInputs
 from learner.families.generic import Generic
 from learner.policy.images import ImageEncoder, NoImages, decode_images
-from learner.policy.packing import BatchBuilder
+from learner.policy.packing import BatchBuilder, MicroBatchBuilder
 from learner.records import ScoredGroup
 
 Tensors = Mapping[str, torch.Tensor]
@@ -198,6 +199,30 @@ class PaddedBuilder(BatchBuilder):
             PaddedInputs(input_ids=self._tensor(ids), arguments=arguments),
             self._tensor(np.concatenate(predicting)),
         )
+
+
+def encoder_of(processor: Any, family: BaseFamily) -> Encoder:
+    """Return what processes the images of a family with a processor of transformers that is loaded already."""
+    if isinstance(family, Generic):
+        return GroupEncoder(processor, family)
+    assert isinstance(family, ModelFamily)
+    return ImageEncoder(processor.image_processor, family)
+
+
+def make_builder(family: BaseFamily, encoder: Encoder, kernel: AttentionKernel, **settings: Any) -> BatchBuilder:
+    """Return what lays out the micro-batches of a family.
+
+    Args:
+        family: of the model.
+        encoder: of its images.
+        kernel: attention of its streams.
+        settings: device and dtype, and temperatures as `BatchBuilder` takes them.
+    """
+    if isinstance(family, Generic):
+        del settings["dtype"]  # the model's own masks need none
+        return PaddedBuilder(family, encoder, **settings)
+    assert isinstance(family, ModelFamily)
+    return MicroBatchBuilder(family, kernel, **settings)
 
 
 def join_tensors(tensors: Sequence[Tensors]) -> dict[str, torch.Tensor]:

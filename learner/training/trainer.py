@@ -9,7 +9,6 @@ import socket
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +23,10 @@ from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig, learning_rate_at
 from learner.errors import CheckpointError, LearnerError
 from learner.export import export_adapter, export_model
-from learner.families.base import ImageInputs, ModelFamily
-from learner.families.generic import SLOWER, Generic
+from learner.families.base import ImageInputs
+from learner.families.generic import SLOWER
 from learner.policy.model import choose_kernel
-from learner.policy.packing import BatchBuilder, MicroBatchBuilder
-from learner.policy.padding import PaddedBuilder, load_encoder
+from learner.policy.padding import load_encoder, make_builder
 from learner.policy.source import FolderSource
 from learner.ranks import (
     derive_seed,
@@ -116,26 +114,23 @@ class PolicyTrainer:
         )
         self.backend = _make_backend(config, device, source)
         family = self.backend.policy.family
-        settings: dict[str, Any] = {
-            "device": device,
-            "temperature": config.algorithm.temperature,
-            "task_temperatures": config.algorithm.task_temperatures,
-        }
+        if family.is_padded and rank == 0:
+            logger.warning(SLOWER.format(self.backend.policy.hf_model.config.model_type))
         self._encoder = load_encoder(config.model_path, family)
-        builder: BatchBuilder
-        if isinstance(family, Generic):
-            if rank == 0:
-                logger.warning(SLOWER.format(self.backend.policy.hf_model.config.model_type))
-            builder = PaddedBuilder(family, self._encoder, **settings)
-        else:
-            assert isinstance(family, ModelFamily)
-            builder = MicroBatchBuilder(family, kernel, dtype=self.backend.dtype, **settings)
         self._steps = StepRunner(
             config,
             algorithm,
             backend=self.backend,
             encoder=self._encoder,
-            builder=builder,
+            builder=make_builder(
+                family,
+                self._encoder,
+                kernel,
+                device=device,
+                dtype=self.backend.dtype,
+                temperature=config.algorithm.temperature,
+                task_temperatures=config.algorithm.task_temperatures,
+            ),
             seed=seed,
         )
         self.weight_version = 0

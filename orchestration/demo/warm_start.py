@@ -3,8 +3,8 @@
 Most demonstrations are right, a known share has a fault. The policy imitates the faults too, which reinforcement
 learning can then remove.
 
-A step is one stream of the learner, as in reinforcement learning: the beginning of the prompt with the picture is fed
-once, each question with its completion is a branch that sees it and itself alone, as in a rollout.
+A step is one micro-batch of the learner, as in reinforcement learning. In a stream the beginning of the prompt with the
+picture is fed once, each question with its completion is a branch that sees it and itself alone, as in a rollout.
 
 Axes: K completion tokens of a whole batch.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from learner.attention.sdpa import SdpaKernel
-    from learner.families.base import ModelFamily
+    from learner.families.base import BaseFamily
     from learner.policy.model import Policy
     from learner.policy.packing import MicroBatch
     from learner.records import ScoredGroup
@@ -95,7 +95,7 @@ def load(folder: Path, tiny: TinyModel) -> tuple["Policy", "Collator"]:
 
     kernel, model = SdpaKernel(), model_class(tiny).from_pretrained(folder)
     family = get_family(model.config)
-    model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": "sdpa"})
+    family.set_attention(model, text=register_kernel(kernel), tower="sdpa")
     family.prepare(model)
     assert tiny.image_markup is not None, "the demo asks about pictures"
     collator = Collator(AutoProcessor.from_pretrained(folder), family, kernel, tiny.image_markup)
@@ -187,17 +187,17 @@ def _batches(
 class Collator:
     """Makes streams of demonstrations with the processor of one model folder; caches the tokens of questions."""
 
-    def __init__(self, processor: Any, family: "ModelFamily", kernel: "SdpaKernel", image_markup: str) -> None:
+    def __init__(self, processor: Any, family: "BaseFamily", kernel: "SdpaKernel", image_markup: str) -> None:
         import torch
 
-        from learner.policy.images import ImageEncoder
-        from learner.policy.packing import MicroBatchBuilder
+        from learner.policy.padding import encoder_of, make_builder
 
         self.processor = processor
         self._tokenizer = processor.tokenizer
         self._image_markup = image_markup
-        self._encoder = ImageEncoder(processor.image_processor, family)
-        self._builder = MicroBatchBuilder(family, kernel, device=torch.device("cpu"), dtype=torch.float32)
+        self._encoder = encoder_of(processor, family)
+        settings = {"device": torch.device("cpu"), "dtype": torch.float32}
+        self._builder = make_builder(family, self._encoder, kernel, **settings)
         self._prompts: dict[str, tuple[list[int], list[int]]] = {}
 
     def collate(self, pictures: Sequence[Sequence[tuple[DemoSample, str]]]) -> "MicroBatch":

@@ -15,8 +15,7 @@ from learner.attention.sdpa import SdpaKernel
 from learner.batching import TrainSequence, make_pieces
 from learner.families.causal_lm import STREAMED, CausalLM
 from learner.families.generic import Generic
-from learner.policy.packing import MicroBatchBuilder
-from learner.policy.padding import PaddedBuilder, load_encoder
+from learner.policy.padding import load_encoder, make_builder
 from learner.records import ScoredGroup, ScoredSequence
 
 CPU = torch.device("cpu")
@@ -88,9 +87,7 @@ def build(policy: Any, folder: Any, groups: list[ScoredGroup], sharing: str = "a
         )
         pieces += own
         images += [image] * len(own)
-    if family.is_padded:
-        return PaddedBuilder(family, encoder, device=CPU).build(pieces, images)
-    return MicroBatchBuilder(family, SdpaKernel(), device=CPU, dtype=torch.float32).build(pieces, images)
+    return make_builder(family, encoder, SdpaKernel(), device=CPU, dtype=torch.float32).build(pieces, images)
 
 
 def plain_logprobs(model: Any, groups: list[ScoredGroup], processor: Any = None) -> torch.Tensor:
