@@ -327,6 +327,24 @@ Source: Qwen2-VL, arXiv:2409.12191, section 2.2 (normalised to [0, 1000)); Qwen2
 arXiv:2504.10479.
 """
 
+STREAMED_TEXT = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+"""The same of language models without images whose stream is proved equal to their own forward pass."""
+SLOWER = (
+    "model_type {} has no family of its own and runs on the generic path: padded rows, with a prompt and its images "
+    "repeated for every completion, by the model's own forward pass. It is exact, and slower than a stream"
+)
+"""What plan and log say of any other."""
+
+
+def runs_padded(model_type: str) -> bool:
+    """Return whether models of a type train in padded rows instead of streams.
+
+    Example:
+        >>> runs_padded("qwen3_vl"), runs_padded("gemma4")
+        (False, True)
+    """
+    return model_type not in (*SUPPORTED_FAMILIES, *STREAMED_TEXT)
+
 
 def learning_rate_at(num_steps_taken: int, config: OptimizerConfig) -> float:
     """Return the learning rate of the next training step.

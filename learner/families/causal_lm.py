@@ -9,17 +9,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from learner.config import STREAMED_TEXT
 from learner.errors import LearnerError
 from learner.families.base import ImageInputs, ModelFamily, StreamInputs
 
-STREAMED = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
-"""Architectures whose stream is proved equal to their padded forward pass; others run on the generic path."""
 FULL = "full_attention"
+LENGTH_DEPENDENT = ("dynamic", "longrope")
+"""Rotary embeddings that depend on the longest sequence of a batch."""
 
 
 def is_streamed(config: Any) -> bool:
     """Return whether a language model attends causally over the whole sequence in every layer, as a stream does."""
-    if config.model_type not in STREAMED:
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
+    if config.model_type not in STREAMED_TEXT or rope in LENGTH_DEPENDENT:
         return False
     windows = getattr(config, "layer_types", None)
     if windows is None:

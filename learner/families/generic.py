@@ -25,11 +25,6 @@ BOTH_WAYS = ("paligemma", "shieldgemma2")
 """Architectures whose prompts attend both ways in transformers, and backwards only in the engine."""
 SCALES = MappingProxyType({"logit_scale": 1.0, "logits_scaling": -1.0})
 """Keys of configurations (Cohere, Granite) -> power to which their value multiplies logits."""
-SLOWER = (
-    "model_type {} has no family of its own and runs on the generic path: padded rows, with a prompt and its images "
-    "repeated for every completion, by the model's own forward pass. It is exact, and slower than a stream"
-)
-"""What plan and log say of such a model."""
 LOGIT_TOLERANCE = MappingProxyType({torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3})
 """Largest difference between two ways to compute logits, of the largest logit."""
 

@@ -20,11 +20,10 @@ from learner import checkpoint
 from learner.algorithms.registry import algorithm_of
 from learner.backends.base import TrainBackend
 from learner.checkpoint import StagedShare
-from learner.config import LearnerConfig, learning_rate_at
+from learner.config import SLOWER, LearnerConfig, learning_rate_at
 from learner.errors import CheckpointError, LearnerError
 from learner.export import export_adapter, export_model
 from learner.families.base import ImageInputs
-from learner.families.generic import SLOWER
 from learner.policy.model import choose_kernel
 from learner.policy.padding import load_encoder, make_builder
 from learner.policy.source import FolderSource

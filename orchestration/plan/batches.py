@@ -144,8 +144,10 @@ class BatchPlan:
         return self.groups * self.group_size
 
 
-def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | None) -> BatchPlan:
-    """Return the counts of a step; uneven shares are rounded up."""
+def plan_batches(
+    config: ExperimentConfig, lengths: Lengths, num_rows: int | None, *, is_padded: bool = False
+) -> BatchPlan:
+    """Return the counts of a step; uneven shares are rounded up. `is_padded` as `rank_share` takes it."""
     training, algorithm, learner = config.training, config.algorithm, config.learner
     group_size, engines = config.rollout.sampling.largest_group, config.rollout.engines
     groups = training.groups_per_step
@@ -153,7 +155,7 @@ def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | Non
     share = max(1, ceil(groups_per_update / learner.num_ranks))
     ahead = ceil((training.steps_ahead + 1) * groups * training.oversampling)
     in_flight = ahead + (training.max_staleness - training.steps_ahead) * groups
-    fed = partial(rank_share, learner, share, group_size)
+    fed = partial(rank_share, learner, share, group_size, is_padded=is_padded)
     return BatchPlan(
         groups=groups,
         group_size=group_size,
@@ -164,7 +166,7 @@ def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | Non
         expected=fed(prompt=round(lengths.prompt), completion=round(lengths.completion)),
         at_most=fed(prompt=lengths.prompt_most, completion=lengths.completion_most),
         completion_tokens=groups * group_size * lengths.completion,
-        prefix_sharing=learner.prefix_sharing != "never",
+        prefix_sharing=learner.prefix_sharing != "never" and not is_padded,
         groups_in_flight=in_flight,
         completions_per_engine=ceil(in_flight * group_size / engines),
         engine_capacity=engines * config.rollout.engine.max_num_seqs,
@@ -172,8 +174,19 @@ def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | Non
     )
 
 
-def rank_share(learner: LearnerConfig, num_groups: int, group_size: int, *, prompt: int, completion: int) -> RankShare:
-    """Split a rank's groups of one update, all of equal length, into micro-batches with the learner's own code."""
+def rank_share(
+    learner: LearnerConfig, num_groups: int, group_size: int, *, prompt: int, completion: int, is_padded: bool = False
+) -> RankShare:
+    """Split a rank's groups of one update, all of equal length, into micro-batches with the learner's own code.
+
+    Args:
+        learner: its settings.
+        num_groups: of the rank.
+        group_size: completions of each.
+        prompt: tokens.
+        completion: tokens.
+        is_padded: whether the model trains in padded rows, which share no prompt.
+    """
     tokens, logprobs = np.zeros(max(1, completion), np.int32), np.zeros(max(1, completion), np.float32)
     tokens.flags.writeable = logprobs.flags.writeable = False  # so that all completions share them
     sequence = ScoredSequence(
@@ -189,9 +202,8 @@ def rank_share(learner: LearnerConfig, num_groups: int, group_size: int, *, prom
     sequences = [
         TrainSequence(index=index, advantages=np.zeros(0, np.float32), token_weight=1.0) for index in range(group_size)
     ]
-    pieces = make_pieces(
-        group, sequences, micro_batch_tokens=learner.micro_batch_tokens, prefix_sharing=learner.prefix_sharing
-    )
-    batches = plan_micro_batches(pieces * num_groups, learner.micro_batch_tokens)
+    budget, sharing = learner.micro_batch_tokens, "never" if is_padded else learner.prefix_sharing
+    pieces = make_pieces(group, sequences, micro_batch_tokens=budget, prefix_sharing=sharing, is_padded=is_padded)
+    batches = plan_micro_batches(pieces * num_groups, budget, is_padded=is_padded)
     filled = [sum(piece.num_tokens for piece in batch) for batch in batches]
     return RankShare(num_tokens=sum(filled), num_micro_batches=len(batches), largest_micro_batch=max(filled))

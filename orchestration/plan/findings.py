@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from learner.config import SLOWER, runs_padded
 from orchestration.cluster.layout import Layout
 from orchestration.cluster.local_ray import StoreNeed
 from orchestration.data.losses import find_losses, read_manifest, remedy
@@ -114,9 +115,11 @@ def run_folder_refusal(config: ExperimentConfig) -> str:
 
 
 def shape_findings(config: ExperimentConfig, shape: ModelShape, max_positions: int | None) -> Iterator[Finding]:
-    """Find engine settings that exceed the model's limits; `max_positions` is None if its config states none."""
+    """Find a model without a family, and engine settings above limits; `max_positions` is None if none is stated."""
     engine = config.rollout.engine
     width = engine.tensor_parallel_size
+    if config.model.own_family is None and runs_padded(shape.family):
+        yield warning("model.path", SLOWER.format(shape.family))
     if left := undivided(shape, width):
         named = ", ".join(f"{number} {name}" for name, number in left.items())
         yield error(

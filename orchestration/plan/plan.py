@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from learner.config import runs_padded
 from orchestration.cluster.layout import Layout, lay_out
 from orchestration.cluster.local_ray import store_need
 from orchestration.cluster.machines import available_cores, needs_of, planned_machines, this_machine
@@ -114,7 +115,8 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
     prompts, routing, refusals = _read(config, located, ruler)
     files = [path for path in (located.train, located.held_out) if path is not None]
     lengths = expected_lengths(config, prompts.prompts if prompts else None, prompts.images if prompts else None)
-    batches = plan_batches(config, lengths, prompts.num_rows if prompts else None)
+    num_rows, is_padded = prompts.num_rows if prompts else None, runs_padded(shape.family)
+    batches = plan_batches(config, lengths, num_rows, is_padded=is_padded)
     needs, layout, unplaced = _place(config)
     memory = plan_memory(config, shape, layout, prompts.image_bytes if prompts else None)
     rates = rates_of(config, layout)

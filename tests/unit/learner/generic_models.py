@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from learner_scenarios import keep_first_gradients, start_trainer, weights_of
 
 SPECIAL = {
     "pad_token": "<pad>",
@@ -31,9 +32,9 @@ TEXT: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,  # the least of vLLM's CPU build
     "max_position_embeddings": 512,
     "pad_token_id": 0,
     "bos_token_id": 1,
@@ -103,7 +104,7 @@ def _write_gemma4(folder: Path, both_ways: str | None) -> None:
             "layer_types": ["sliding_attention", "full_attention"] * 2,
             "num_kv_shared_layers": 0 if both_ways else 2,
             "sliding_window": 12,
-            "global_head_dim": 32,
+            "global_head_dim": 64,
             "hidden_size_per_layer_input": 0 if both_ways else 8,
             "vocab_size_per_layer_input": VOCAB_SIZE,
             "final_logit_softcapping": 3.0,
@@ -215,7 +216,7 @@ def write_glm4v(folder: Path) -> None:
     from transformers import Glm4vConfig, Glm4vForConditionalGeneration, Glm4vImageProcessor, Glm4vProcessor
     from transformers.models.glm4v.video_processing_glm4v import Glm4vVideoProcessor
 
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "partial_rotary_factor": 0.5}
     config = Glm4vConfig(
         text_config={**TEXT, "rope_parameters": rope},
         vision_config={
@@ -333,6 +334,17 @@ VISION: dict[str, Callable[[Path], None]] = {
 def write_vision(folder: Path, name: str) -> None:
     torch.manual_seed(0)
     VISION[name](folder)
+
+
+def step_with_text_apart(rank: int, num_ranks: int, port: int, folder: Path, groups: list[Any]) -> dict[str, Any]:
+    """One training step; of two ranks the first gets the groups without images."""
+    trainer = start_trainer(rank, num_ranks, port, folder, micro_batch_tokens=400)
+    gradients = keep_first_gradients(trainer)
+    own = [group for group in groups if num_ranks == 1 or bool(group.images) == bool(rank)]
+    report = trainer.train_step(own, step=0)
+    result = {"gradients": gradients, "metrics": report.metrics, "weights": weights_of(trainer)}
+    trainer.close()
+    return result
 
 
 def _ids(*names: str) -> dict[str, int]:

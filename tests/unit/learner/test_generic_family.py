@@ -13,7 +13,8 @@ from tiny_learner import make_image
 
 from learner.attention.sdpa import SdpaKernel
 from learner.batching import TrainSequence, make_pieces
-from learner.families.causal_lm import STREAMED, CausalLM
+from learner.config import STREAMED_TEXT
+from learner.families.causal_lm import CausalLM
 from learner.families.generic import Generic
 from learner.policy.padding import load_encoder, make_builder
 from learner.records import ScoredGroup, ScoredSequence
@@ -175,7 +176,7 @@ def text_groups() -> list[ScoredGroup]:
 
 
 def test_every_streamed_language_model_is_among_those_that_are_proved():
-    assert set(STREAMS) == set(STREAMED)
+    assert set(STREAMS) == set(STREAMED_TEXT)
 
 
 @pytest.mark.parametrize("sharing", ["always", "never"])

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from generic_models import IDS, VISION, write_text, write_vision
+from generic_models import IDS, VISION, step_with_text_apart, write_text, write_vision
 from learner_scenarios import start_trainer, weights_of
 from plain_model import whole_policy
 from test_generic_family import CPU, build, text_group, vision_groups
+from tiny_learner import run_ranks
 
 from learner.attention.sdpa import SdpaKernel
 from learner.batching import TrainSequence, make_pieces, plan_micro_batches
@@ -214,3 +215,16 @@ def test_a_dummy_moves_nothing(gemma):
 
     assert batch.is_dummy
     assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
+
+
+@pytest.mark.slow
+def test_two_ranks_update_as_one_does_though_one_of_them_has_no_images(gemma, gemma_groups, tmp_path, differences):
+    groups = [*gemma_groups, text_group("other", (4, 2, 7))]
+
+    first, second = run_ranks(2, step_with_text_apart, tmp_path, gemma, groups)
+    one = step_with_text_apart(0, 1, 0, gemma, groups)
+
+    differences.check("2 ranks = 1 rank: gradients", "generic: gemma4", first["gradients"], one["gradients"], atol=1e-5)
+    differences.check("2 ranks = 1 rank: weights", "generic: gemma4", first["weights"], one["weights"], atol=1e-4)
+    assert first["metrics"]["policy/loss"] == pytest.approx(one["metrics"]["policy/loss"], abs=1e-5)
+    assert second["metrics"] == first["metrics"]

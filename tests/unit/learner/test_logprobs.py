@@ -6,7 +6,8 @@ from learner.algorithms.logprobs import token_logprobs
 
 @pytest.mark.parametrize("chunk_elements", [1, 3 * 11, 2**20])
 @pytest.mark.parametrize(("temperature", "banned"), [(1.0, []), (0.6, []), (1.0, [2, 9]), (1.3, [0])])
-def test_values_and_gradients_equal_log_softmax(chunk_elements, temperature, banned, differences):
+@pytest.mark.parametrize("cap", [None, 1.5])
+def test_values_and_gradients_equal_log_softmax(chunk_elements, temperature, banned, cap, differences):
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(7, 5, generator=generator)
     weight = torch.randn(11, 5, generator=generator)
@@ -18,10 +19,17 @@ def test_values_and_gradients_equal_log_softmax(chunk_elements, temperature, ban
     plain_inputs = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
 
     logprobs, entropy = token_logprobs(
-        *chunked_inputs, targets, temperature=temperature, banned_token_ids=banned, chunk_elements=chunk_elements
+        *chunked_inputs,
+        targets,
+        temperature=temperature,
+        banned_token_ids=banned,
+        logit_cap=cap,
+        chunk_elements=chunk_elements,
     )
     (mixing[0] @ logprobs + mixing[1] @ entropy).backward()
-    log_softmax = torch.log_softmax(plain_inputs[0] @ plain_inputs[1][kept].t() / temperature, -1)
+    logits = plain_inputs[0] @ plain_inputs[1][kept].t()
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    log_softmax = torch.log_softmax(logits / temperature, -1)
     plain_logprobs = log_softmax.gather(-1, places[:, None])[:, 0]
     plain_entropy = -(log_softmax.exp() * log_softmax).sum(-1)
     (mixing[0] @ plain_logprobs + mixing[1] @ plain_entropy).backward()

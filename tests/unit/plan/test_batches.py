@@ -111,3 +111,11 @@ def test_measured_prompts_count_as_they_are() -> None:
     lengths = expected_lengths(gpu_settings(), Histogram.of([300, 500]), Histogram.of([256, 256]))
 
     assert (lengths.prompt, lengths.image, lengths.prompt_most, lengths.are_measured) == (400.0, 256.0, 500, True)
+
+
+def test_padded_rows_share_no_prompt_and_padding_counts() -> None:
+    learner = gpu_settings("learner.micro_batch_tokens=300").learner
+
+    share = rank_share(learner, 1, 4, prompt=100, completion=11, is_padded=True)
+
+    assert (share.num_tokens, share.num_micro_batches, share.largest_micro_batch) == (4 * 110, 2, 220)
