@@ -226,7 +226,7 @@ class DeepSpeedConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraConfig:
-    """Low-rank adapters instead of whole matrices; engines get the merged weights.
+    """Low-rank adapters instead of whole matrices.
 
     Source: LoRA, arXiv:2106.09685.
     """
@@ -246,6 +246,9 @@ class LoraConfig:
     export: Literal["merged", "adapter", "both"] = "merged"
     """What the export of a run holds. merged: the model with its adapters added in. adapter: the adapter alone, in
     peft's format. both: the merged model, and the adapter in the folder `adapter` inside."""
+    publish: Literal["merged", "adapter"] = "merged"
+    """What engines are sent. merged: weights with the adapters added in. adapter: the adapters alone; engines read the
+    model from its folder, keep it, and add the adapters in every layer as they compute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,6 +159,7 @@ class WeightSender:
         port: int,
         bucket_bytes: int,
         timeout_s: float,
+        missing: Collection[str] | None = None,
         changing: Collection[str] | None = None,
     ) -> None:
         """Connect to the engines. Called on every learner rank; only rank 0 talks to them.
@@ -175,6 +176,7 @@ class WeightSender:
             port: a free port there.
             bucket_bytes: most bytes of one broadcast or packed buffer; a larger tensor is sent alone.
             timeout_s: how long to wait for an engine that does not answer.
+            missing: names of the tensors that engines have not yet, which are sent first; None for all.
             changing: names of the tensors that are sent again once engines have all; None for all. By ipc all are
                 sent every time: its engines drop their weights while they sleep.
 
@@ -183,6 +185,8 @@ class WeightSender:
             Exception: what the call to an engine raised.
         """
         self._source = PolicyWeights(shapes, named_tensors, getattr(torch, dtype))
+        if missing is not None:
+            self._source.choose(missing)
         self._changing = self._source.names() if changing is None or backend == "ipc" else changing
         self._ipc: IpcClient | None = None
         self._engine: GlooSender | NcclSender | IPCTrainerWeightTransferEngine
@@ -202,11 +206,14 @@ class WeightSender:
                 f"rollout.weight_channel.backend is {backend!r}; the learner can send by gloo, ipc or nccl"
             )
 
-    def send(self) -> None:
+    def send(self) -> int:
         """Stream the weights and make them live in every engine; a collective, which no rank leaves early on an error.
 
-        The first call sends all tensors, later ones those that can have changed. After an error build a new sender,
-        which starts with all tensors again.
+        The first call sends the tensors that engines have not, later ones those that can have changed. After an error
+        build a new sender, which starts again.
+
+        Returns:
+            The bytes of the tensors that were sent, to each engine worker.
 
         Raises:
             TimeoutError: on rank 0, an engine did not answer within `timeout_s`.
@@ -215,10 +222,12 @@ class WeightSender:
         self._engine.send_weights()
         if self._ipc is not None:
             self._ipc.check()
+        num_bytes = sum(m.dtype.itemsize * torch.Size(m.shape).numel() for m in self._source.metadata())
         self._source.choose(self._changing)
+        return int(num_bytes)
 
     def names(self) -> list[str]:
-        """Return the names of all tensors, also of those that are sent only once."""
+        """Return the names of all tensors, also of those that are sent once or never."""
         return self._source.names()
 
     def fingerprints(self, names: list[str], fingerprint: Callable[[torch.Tensor], F]) -> dict[str, F]:

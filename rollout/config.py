@@ -154,6 +154,29 @@ class EngineConfig:
         return min(max(server_default, self.max_num_seqs), self.max_num_seqs * self.max_model_len)
 
 
+ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks for which vLLM 0.32 allocates the buffers of an adapter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterConfig:
+    """The adapter that an engine adds to its model; not set by the user: it follows from `learner.lora`.
+
+    Example:
+        >>> AdapterConfig(rank=24, target_modules=("q_proj",)).buffer_rank
+        32
+    """
+
+    rank: Annotated[int, Ge(1), Le(ADAPTER_RANKS[-1])]
+    target_modules: tuple[str, ...]
+    """Last parts of the names of its layers."""
+
+    @property
+    def buffer_rank(self) -> int:
+        """Rank of the buffers that hold it; what is left over is zero."""
+        return next(rank for rank in ADAPTER_RANKS if rank >= self.rank)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightChannelConfig:
     """Transfer of new weights from the learner to the engines."""

@@ -13,6 +13,7 @@ from vllm import SamplingParams
 from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TokensPrompt
+from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.v1.engine import PauseMode
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -21,7 +22,7 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from conf.gpu_driver import driver_fault
 from rollout.admission import Admission, BatchAdmission
-from rollout.config import RolloutConfig
+from rollout.config import AdapterConfig, RolloutConfig
 from rollout.core_watch import CoreWatch
 from rollout.errors import RolloutError
 from rollout.fingerprint import join_shards
@@ -29,6 +30,7 @@ from rollout.placeholders import banned_token_ids
 from rollout.prompt import EnginePrompt, PromptBuilder
 from rollout.records import Activity, EncodedPrompt, Fingerprint, RolloutGroup, Sample, SamplingSpec
 from rollout.translation import (
+    ADAPTER,
     can_sleep,
     encoded,
     engine_args,
@@ -58,12 +60,24 @@ class GenerationEngine:
     engine's core process is gone.
     """
 
-    def __init__(self, config: RolloutConfig, model_path: Path, *, loads_weights: bool = True) -> None:
+    def __init__(
+        self,
+        config: RolloutConfig,
+        model_path: Path,
+        *,
+        loads_weights: bool = True,
+        adapter: AdapterConfig | None = None,
+    ) -> None:
         """Build the engine from a checkpoint folder; takes seconds to minutes.
 
         The thread that calls this must live as long as the engine, see `rollout.core_watch.die_with_parent`.
 
-        With `loads_weights=False` no weights are read: the engine can be used once the learner has sent its own.
+        Args:
+            config: of the rollout.
+            model_path: the checkpoint folder.
+            loads_weights: False reads no weights: the engine can be used once the learner has sent its own.
+            adapter: that the engine adds to the weights of the folder; the learner then sends its factors alone.
+                Completions that were asked for before the first ones came are the model's own.
         """
         if config.engine.device == "cuda" and (fault := driver_fault()) is not None:
             raise RolloutError(f"rollout.engine.device is cuda, but {fault}")
@@ -75,7 +89,11 @@ class GenerationEngine:
         self._version = 0
         self._num_updates = 0
         self._can_sleep = can_sleep(config)
-        self._engine = AsyncLLM.from_engine_args(engine_args(config, model_path, loads_weights=loads_weights))
+        self._takes_adapter = adapter is not None
+        self._adapter: LoRARequest | None = None
+        self._engine = AsyncLLM.from_engine_args(
+            engine_args(config, model_path, loads_weights=loads_weights, adapter=adapter)
+        )
         self._watch = CoreWatch(self._engine.engine_core.resources.engine_manager.processes, dead_error=EngineDeadError)
         self._admission = BatchAdmission(self._held)
         self._switching = asyncio.Lock()  # of the scheduler: a pause for weights and an admission exclude each other
@@ -241,8 +259,11 @@ class GenerationEngine:
         await self._watch.during(self._engine.update_weights(WeightTransferUpdateRequest(update_info)))
 
     async def finish_weight_update(self, weight_version: str) -> None:
-        """Make the received weights live and stamp them."""
+        """Make the received weights live and stamp them; the engine must be paused if it adds an adapter."""
         await self._watch.during(self._engine.finish_weight_update(weight_version))
+        if self._takes_adapter:
+            await self._ask_workers("activate_adapter")
+            self._adapter = ADAPTER
         self._is_updating = False
         self._version = int(weight_version)
 
@@ -285,7 +306,9 @@ class GenerationEngine:
         request_id = f"{self._num_requests}-{sample_id}"
         try:
             return await self._watch.during(
-                self._engine.add_request(request_id, engine_prompt, params, priority=priority)
+                self._engine.add_request(
+                    request_id, engine_prompt, params, lora_request=self._adapter, priority=priority
+                )
             )
         except (VLLMValidationError, ValueError) as error:  # the second is what the model's processor raises
             raise RolloutError(f"sample {sample_id}: the engine refuses the prompt: {error}") from error

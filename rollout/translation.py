@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vllm import SamplingParams
 from vllm.config import WeightTransferConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.lora.request import LoRARequest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
@@ -19,7 +20,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreRequest
 
-from rollout.config import RolloutConfig
+from rollout.config import AdapterConfig, RolloutConfig
 from rollout.core_watch import die_with_parent
 from rollout.prompt import EnginePrompt, PromptBuilder
 from rollout.records import EncodedPicture, EncodedPrompt, Generation, SamplingSpec
@@ -27,6 +28,9 @@ from rollout.records import EncodedPicture, EncodedPrompt, Generation, SamplingS
 # The channel's name in vLLM's registry. Its own "ipc" cannot be reached from another process, and its own "nccl" waits
 # for a lost peer forever: see weight_channel.
 VLLM_BACKENDS = {"nccl": "watched_nccl", "gloo": "gloo", "ipc": "plain_ipc"}
+
+# The adapter that requests name, in an engine that adapts its model. It never comes from a path; vLLM wants one.
+ADAPTER = LoRARequest(lora_name="policy", lora_int_id=1, lora_path="sent by the learner")
 
 # Our model loader, see weight_channel, which reads no weights.
 BLANK = "blank"
@@ -37,10 +41,16 @@ def can_sleep(config: RolloutConfig) -> bool:
     return config.engine.device == "cuda" and config.weight_channel.backend == "ipc"
 
 
-def engine_args(config: RolloutConfig, model_path: Path, *, loads_weights: bool = True) -> AsyncEngineArgs:
+def engine_args(
+    config: RolloutConfig, model_path: Path, *, loads_weights: bool = True, adapter: AdapterConfig | None = None
+) -> AsyncEngineArgs:
     """Return the arguments of AsyncLLM.
 
-    Without `loads_weights` the engine begins with small random weights instead of the model's.
+    Args:
+        config: of the rollout.
+        model_path: a checkpoint folder.
+        loads_weights: False begins with small random weights instead of the model's.
+        adapter: that the engine adds to its model; None for an engine that takes whole weights.
     """
     engine = config.engine
     is_cpu = engine.device == "cpu"
@@ -53,6 +63,10 @@ def engine_args(config: RolloutConfig, model_path: Path, *, loads_weights: bool 
         # A CPU generator cannot be rewound, which vLLM does when a chunk of a prompt ends before its last token; whole
         # prompts only, so that per-completion seeds hold.
         options["enable_chunked_prefill"] = False
+    if adapter is not None:
+        options["enable_lora"] = True
+        options["max_lora_rank"] = adapter.buffer_rank
+        options["lora_target_modules"] = list(adapter.target_modules)
     # Left alone, AsyncLLM takes 2,048 batched tokens on any GPU: vLLM's table knows its server and its LLM class only.
     server_defaults, _ = AsyncEngineArgs.get_batch_defaults(engine.tensor_parallel_size)
     # One worker lives in the engine's process, one hop less. Several are its children: left to itself, vLLM would start

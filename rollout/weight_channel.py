@@ -28,6 +28,7 @@ from vllm.distributed.weight_transfer import nccl_engine
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine, IPCWeightTransferUpdateInfo
+from vllm.lora.model_manager import LoRAModelManager
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader
@@ -37,6 +38,7 @@ from vllm.model_executor.models import supports_multimodal
 from vllm.platforms import current_platform
 
 from conf.daemon_call import begin
+from rollout.adapter import Factors, factor_fingerprint, factor_places, install, own_parameters
 from rollout.core_watch import die_with_parent
 from rollout.fingerprint import fingerprint, shard_fingerprint
 from rollout.shards import find_shards
@@ -94,6 +96,8 @@ class GlooWeightTransferEngine(ShapesKnown, WeightTransferEngine[GlooInitInfo, G
 
     init_info_cls = GlooInitInfo
     update_info_cls = GlooUpdateInfo
+    factors: Factors
+    """Those that arrived last, where the engine adapts its model; it is then sent nothing else."""
     _group: torch.distributed.ProcessGroup | None = None
     _staged: list[tuple[str, torch.Tensor]]
 
@@ -124,6 +128,9 @@ class GlooWeightTransferEngine(ShapesKnown, WeightTransferEngine[GlooInitInfo, G
         self._staged.extend(_received(self._group, update_info))
 
     def finish_weight_update(self) -> None:
+        if self.vllm_config.lora_config is not None:
+            self.factors, self._staged = Factors(self._staged), []
+            return
         initialize_layerwise_reload(self.model)
         self.model.load_weights(iter(self._staged))
         finalize_layerwise_reload(self.model, self.model_config)
@@ -170,17 +177,24 @@ def _repack_output_heads(model: torch.nn.Module) -> None:
 class ReopenedUpdates:
     """A receiver that loads tensors as they arrive; a new update may start after one that broke."""
 
+    factors: Factors
+    """Those that arrived last, where the engine adapts its model; it is then sent nothing else."""
     _is_open = False
 
     def start_weight_update(self) -> None:
         """Start an update; layers that wait for the rest of a broken one drop the tensors that they have."""
+        if self.vllm_config.lora_config is not None:  # type: ignore[attr-defined]
+            # Until the update ends, which sets the model again.
+            self.model = self.factors = Factors()
+            return
         if self._is_open:
             finalize_layerwise_reload(self.model, self.model_config)  # type: ignore[attr-defined]
         super().start_weight_update()  # type: ignore[misc]
         self._is_open = True
 
     def finish_weight_update(self) -> None:
-        super().finish_weight_update()  # type: ignore[misc]
+        if self.vllm_config.lora_config is None:  # type: ignore[attr-defined]
+            super().finish_weight_update()  # type: ignore[misc]
         self._is_open = False
 
 
@@ -326,7 +340,7 @@ class WeightInspector:
         Names of one merged parameter are in the order of their tensors in it.
         """
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
-        own = dict(model.named_parameters())
+        own = dict(own_parameters(model))
         # InternVL's own mapping is empty, and its language model has one.
         language = model.get_language_model() if supports_multimodal(model) else model
         packed = language.packed_modules_mapping | model.packed_modules_mapping
@@ -340,10 +354,22 @@ class WeightInspector:
                 candidate = ".".join(merged.get(part, part) for part in candidate.split("."))
             if candidate in own and own[candidate].numel() > 0:
                 layout[name] = candidate
-        return layout
+        return layout if (manager := self._adapters()) is None else {**layout, **factor_places(manager, names)}
 
     def weight_names(self) -> list[str]:
-        return [name for name, own in self.model_runner.get_model().named_parameters() if own.numel() > 0]  # type: ignore[attr-defined]
+        own = [name for name, one in own_parameters(self.model_runner.get_model()) if one.numel() > 0]  # type: ignore[attr-defined]
+        if (manager := self._adapters()) is not None:
+            own += factor_places(manager, self.weight_transfer_engine.shapes).values()  # type: ignore[attr-defined]
+        return own
+
+    def activate_adapter(self) -> None:
+        """Compute with the factors that arrived last; after vLLM's own end of the update, which drops all adapters."""
+        install(self._adapters(), self.weight_transfer_engine.factors)  # type: ignore[attr-defined]
+
+    def _adapters(self) -> Any:
+        """Return vLLM's LoRA manager; None in an engine that takes whole weights."""
+        runner = self.model_runner  # type: ignore[attr-defined]
+        return runner.lora_manager._adapter_manager if runner.lora_config else None
 
     def forget_weight_update(self) -> None:
         """Close an update that broke; it is still open in workers that received all its tensors."""
@@ -358,7 +384,7 @@ class WeightInspector:
         number of workers: then all workers' shares add up to what the learner makes of the whole tensors.
         """
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
-        own = dict(model.named_parameters())
+        own = dict(own_parameters(model))
         shapes = self.weight_transfer_engine.shapes  # type: ignore[attr-defined]
         wanted = set(names)
         members = {name: mine for name, mine in self.weight_layout(list(shapes)).items() if mine in wanted}
@@ -367,8 +393,13 @@ class WeightInspector:
             firsts[name] = sizes[mine]
             sizes[mine] += prod(shapes[name])
         shares: dict[str, list[tuple[int, int, int, int]]] = {}
-        for name in names:
-            if sizes[name] in (own[name].numel(), 0):  # it holds all of them, or nothing was ever sent
+        for name, mine in members.items():
+            if mine not in own:
+                shares[mine] = [factor_fingerprint(self._adapters(), mine, shapes[name])]
+        is_split = self.parallel_config.tensor_parallel_size > 1  # type: ignore[attr-defined]
+        for name in wanted & own.keys():
+            # It holds all of them, or nothing was ever sent: of an adapted model it may then be any share.
+            if sizes[name] == own[name].numel() or (sizes[name] == 0 and not is_split):
                 shares[name] = [(0, *fingerprint(own[name]))]
         cut = {name: shapes[name] for name, mine in members.items() if mine not in shares}
         with set_current_vllm_config(self.vllm_config):  # type: ignore[attr-defined]
@@ -379,13 +410,14 @@ class WeightInspector:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Return whether to show a log line of vLLM: layers without new weights in an update are intended."""
-    return "Failed to load weights" not in record.getMessage()
+    """Return whether to show a log line of vLLM: layers without new weights, or without an adapter, are intended."""
+    return not any(text in record.getMessage() for text in ("Failed to load weights", "no matching PunicaWrapper"))
 
 
 def register_channels() -> None:
     """Register our channels and our loader with vLLM; calling twice is harmless."""
-    logging.getLogger(initialize_layerwise_reload.__module__).addFilter(_is_news)
+    for source in (initialize_layerwise_reload, LoRAModelManager):
+        logging.getLogger(source.__module__).addFilter(_is_news)
     register_model_loader(BLANK)(BlankLoader)
     for name, engine in (
         ("gloo", GlooWeightTransferEngine),

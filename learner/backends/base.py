@@ -20,6 +20,7 @@ from learner.policy.trainable import (
     add_adapters,
     freeze_parameters,
     is_adapter,
+    scale_of,
     start_adapters,
 )
 
@@ -31,7 +32,7 @@ LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class TrainBackend(ABC):
-    """A policy on one or more ranks; every method but `full_shapes` and `changing_names` is a collective of all."""
+    """A policy on one or more ranks; every method but those that return shapes or names is a collective of all."""
 
     dtype: torch.dtype
     """Of forward and backward."""
@@ -139,13 +140,16 @@ class TrainBackend(ABC):
         """Clear the gradient."""
 
     @abstractmethod
-    def full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+    def full_tensors(
+        self, names: Collection[str] | None = None, *, merges: bool = True
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield (checkpoint name, whole tensor) one at a time; a tied weight once, under its first name.
 
         The caller owns each tensor. At most one block of the model is gathered at a time.
 
         Args:
             names: those wanted, the same on every rank; None for all.
+            merges: whether adapters are added to their weights.
         """
 
     @abstractmethod
@@ -156,12 +160,56 @@ class TrainBackend(ABC):
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each of `full_tensors` by its checkpoint name, in the same order; nothing is gathered."""
 
+    @abstractmethod
+    def _factor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each of `full_factors` by its name, in the same order; nothing is gathered."""
+
     def _is_wanted(self, name: str, names: Collection[str] | None) -> bool:
-        """Whether a parameter is one of `full_tensors`; adapters are merged into theirs."""
+        """Whether a parameter is one of `full_tensors`; factors of adapters are not."""
         return not is_adapter(name) and (names is None or self._names[base_name(name)] in names)
 
+    def published_tensors(self, names: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield (name, whole tensor) of the tensors `names` as engines hold them.
+
+        These are `full_tensors`; with `lora.publish: adapter` the weights without adapters, then the factors, of which
+        B is multiplied by alpha / rank.
+        """
+        if not self._keeps_base:
+            yield from self.full_tensors(names)
+            return
+        assert self._config.lora is not None
+        yield from self.full_tensors(names, merges=False)
+        if any(self._published_factor(name) in names for name in self._factor_shapes()):
+            for name, tensor in self.full_factors():
+                if (published := self._published_factor(name)) in names:
+                    yield published, tensor * scale_of(self._config.lora) if ".lora_B." in name else tensor
+
+    def published_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each of `published_tensors` by its name, in the same order; nothing is gathered."""
+        factors = self._factor_shapes() if self._keeps_base else {}
+        return {**self.full_shapes(), **{self._published_factor(name): shape for name, shape in factors.items()}}
+
+    @property
+    def _keeps_base(self) -> bool:
+        """Whether engines keep the base weights and are sent adapters alone."""
+        return self._config.lora is not None and self._config.lora.publish == "adapter"
+
+    def _published_factor(self, name: str) -> str:
+        """Return the name under which a factor is published: that of its layer in the checkpoint, and lora_A or _B."""
+        layer, _, factor = name.partition(".lora_")
+        return f"{self._names[f'{layer}.weight'].removesuffix('.weight')}.lora_{factor[0]}.weight"
+
+    def missing_names(self) -> frozenset[str]:
+        """Return the published names of the tensors that a new engine has not: all, or the factors of adapters."""
+        return self.changing_names() if self._keeps_base else frozenset(self.full_shapes())
+
     def changing_names(self) -> frozenset[str]:
-        """Return the checkpoint names of all tensors of the layers, by `layer_of`, in which something is trained."""
+        """Return the published names of the tensors that are sent after a step.
+
+        These are all tensors of the layers, by `layer_of`, in which something is trained, or the factors of adapters.
+        """
+        if self._keeps_base:
+            return frozenset(map(self._published_factor, self._factor_shapes()))
         parameters = self.policy.hf_model.named_parameters()
         layers = {layer_of(name) for name, parameter in parameters if parameter.requires_grad}
         return frozenset(stored for name, stored in self._names.items() if layer_of(name) in layers)

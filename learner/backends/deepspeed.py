@@ -153,7 +153,9 @@ class DeepSpeedBackend(TrainBackend):
             # In place: parameters hold on to these dictionaries.
             sums.update(dict.fromkeys(sums))
 
-    def full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+    def full_tensors(
+        self, names: Collection[str] | None = None, *, merges: bool = True
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         """See TrainBackend.
 
         Trained tensors are the optimiser's float32 values, so that a bfloat16 policy is exported without loss; frozen
@@ -162,7 +164,8 @@ class DeepSpeedBackend(TrainBackend):
         named = dict(self.policy.hf_model.named_parameters())
         for name in named:
             if self._is_wanted(name, names):
-                tensor, *factors = (self._full_tensor(named[part]) for part in (name, *adapters_of(name, named)))
+                parts = (name, *adapters_of(name, named)) if merges else (name,)
+                tensor, *factors = (self._full_tensor(named[part]) for part in parts)
                 yield self._names[base_name(name)], merged(tensor, factors, self._config.lora)
 
     def full_factors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -171,13 +174,15 @@ class DeepSpeedBackend(TrainBackend):
                 yield name, self._full_tensor(parameter)
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
+        named = self.policy.hf_model.named_parameters()
+        return {self._names[base_name(name)]: self._shape(own) for name, own in named if not is_adapter(name)}
+
+    def _factor_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: self._shape(own) for name, own in self.policy.hf_model.named_parameters() if is_adapter(name)}
+
+    def _shape(self, parameter: Any) -> tuple[int, ...]:
         # Stage 3 leaves an empty tensor in a parameter's place, and keeps its shape beside it.
-        is_sharded = self._stage == SHARDS_STAGE
-        return {
-            self._names[base_name(name)]: tuple(parameter.ds_shape if is_sharded else parameter.shape)
-            for name, parameter in self.policy.hf_model.named_parameters()
-            if not is_adapter(name)
-        }
+        return tuple(parameter.ds_shape if self._stage == SHARDS_STAGE else parameter.shape)
 
     def _full_tensor(self, parameter: torch.nn.Parameter) -> torch.Tensor:
         if parameter.requires_grad:

@@ -144,14 +144,17 @@ class FsdpBackend(TrainBackend):
     def zero_grad(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
 
-    def full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+    def full_tensors(
+        self, names: Collection[str] | None = None, *, merges: bool = True
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         """See TrainBackend; in the type of forward and backward, and merged with adapters in float32."""
         named = dict(self.policy.hf_model.named_parameters())
         for unit in self._units(list(named)):
             bases = {name: named[name] for name in unit if self._is_wanted(name, names)}
             if not bases:
                 continue
-            factors = {factor: named[factor] for name in bases for factor in adapters_of(name, named)}
+            adapted = bases if merges else {}
+            factors = {factor: named[factor] for name in adapted for factor in adapters_of(name, named)}
             block = GatheredBlock(bases, device=self.device, dtype=self.dtype)
             adapters = GatheredBlock(factors, device=self.device, dtype=torch.float32) if factors else None
             for name in bases:
@@ -173,6 +176,12 @@ class FsdpBackend(TrainBackend):
             for names in self._units(list(named))
             for name in names
             if not is_adapter(name)
+        }
+
+    def _factor_shapes(self) -> dict[str, tuple[int, ...]]:
+        named = dict(self.policy.hf_model.named_parameters())
+        return {
+            name: tuple(named[name].shape) for unit in self._units(list(named)) for name in unit if is_adapter(name)
         }
 
     def _units(self, names: list[str]) -> Iterator[list[str]]:

@@ -95,6 +95,11 @@ def initial_rows(
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)[first:last]
 
 
+def scale_of(config: LoraConfig) -> float:
+    """Return what the product of an adapter's factors is multiplied by."""
+    return config.alpha / config.rank
+
+
 def merged(tensor: torch.Tensor, factors: Sequence[torch.Tensor], config: LoraConfig | None) -> torch.Tensor:
     """Return weight + alpha / rank * B A, or the weight itself where it has no adapter.
 
@@ -108,7 +113,7 @@ def merged(tensor: torch.Tensor, factors: Sequence[torch.Tensor], config: LoraCo
     if config is None or not factors:
         return tensor
     factor_a, factor_b = (factor.float() for factor in factors)
-    return torch.addmm(tensor.float(), factor_b, factor_a, alpha=config.alpha / config.rank)
+    return torch.addmm(tensor.float(), factor_b, factor_a, alpha=scale_of(config))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from orchestration.cluster.reservations import Reservations, actors_reserved
 from orchestration.cluster.session import while_ray_lives
 from orchestration.models.box_frame import family_frame
 from orchestration.models.shapes import PatchTower, shape_of
-from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.experiment import ExperimentConfig, adapter_of
 from orchestration.storage.faults import FaultLog
 from orchestration.storage.files import exclusive, write_json
 from orchestration.workers.engine_pool import start_engines
@@ -93,6 +93,8 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
     ids = ((tokenizer.token_to_id(token), token) for token in placeholder_tokens(model))
     known = {index: token for index, token in ids if index is not None}
 
+    adapter = adapter_of(config.learner)
+
     async def look(reservations: Reservations) -> Facts:
         learner = start_learner(config, model, reservations, logs, random_weights=config.check.random_weights)
         engines = start_engines(
@@ -103,7 +105,8 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
             faults=limits,
             log=FaultLog(limits, folder / "faults.jsonl"),
             learner=learner,
-            loads_weights=False,
+            loads_weights=adapter is not None,
+            adapter=adapter,
         )
         probes = Probes(
             config=config,

@@ -52,7 +52,6 @@ FULL_BATCHES = 2
 """Micro-batches of every rank that the step's tokens would fill."""
 MAX_REPEATS = 64
 """Times that a group may be repeated in the step."""
-WIRE_BYTES = {"float32": 4, "bfloat16": 2}
 
 Logprobs = list[NDArray[np.float32]]
 logger = logging.getLogger(__name__)
@@ -93,6 +92,7 @@ class Probes:
     _sent: dict[int, dict[str, Fingerprint]] = field(default_factory=dict)
     _held: dict[int, list[dict[str, Fingerprint]]] = field(default_factory=dict)
     _seconds: dict[int, float] = field(default_factory=dict)
+    _sent_bytes: dict[int, int] = field(default_factory=dict)
     _early_scores: dict[tuple[int, str], Logprobs] = field(default_factory=dict)
     """By engine and prompt, under the first weights."""
 
@@ -154,7 +154,7 @@ class Probes:
             await self.learner.connect(handles, self.config.rollout)
             self._connected = handles
         started = clock()
-        await self.learner.send_weights(version)
+        self._sent_bytes[version] = await self.learner.send_weights(version)
         seconds = clock() - started
         await self.turns.resume_with_weights(engines)
         return seconds
@@ -365,11 +365,10 @@ class Probes:
             unread[index] = tuple(name for name in names if name not in layout)
             as_before = set(compare_fingerprints(before, held, dict(layout))[0]) if before else set(differing)
             stale[index] = tuple(own for own in differing if own not in as_before)
-        size = WIRE_BYTES[self.config.rollout.engine.dtype]
         return WeightFacts(
             version=version,
             seconds=self._seconds[version],
-            num_bytes=size * sum(one[0] for one in sent.values()),
+            num_bytes=self._sent_bytes[version],
             num_sent=len(sent),
             num_moved=None if before is None else sum(sent[name] != before[name] for name in sent),
             compared=compared,

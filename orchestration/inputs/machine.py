@@ -98,6 +98,12 @@ def check_machine(
             check_adapter(config)
         except ConfigError as error:
             refused.append(str(error))
+    lora = config.learner.lora
+    if not needs_weights and lora is not None and lora.publish == "adapter":
+        refused.append(
+            "check.random_weights is true with learner.lora.publish=adapter, where engines read the weights of "
+            "model.path; set check.random_weights=false, or learner.lora.publish=merged"
+        )
     try:
         check_own_code(config)
     except ConfigError as error:

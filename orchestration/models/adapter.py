@@ -13,7 +13,7 @@ from orchestration.settings.experiment import ExperimentConfig
 
 
 def check_adapter(config: ExperimentConfig) -> None:
-    """Check the adapter at learner.lora.start; returns without one.
+    """Check that engines can adapt the layers of the adapter, and the one at learner.lora.start if there is one.
 
     Layers of a model family of the user's are first compared where the model is loaded.
 
@@ -21,7 +21,11 @@ def check_adapter(config: ExperimentConfig) -> None:
         ConfigError: it is not there, cannot be represented, or is not the one of the settings.
     """
     lora = config.learner.lora
-    if lora is None or lora.start is None:
+    if lora is None:
+        return
+    if lora.publish == "adapter" and config.model.own_family is None:
+        check_adapted_parts(config)
+    if lora.start is None:
         return
     folder = Path(lora.start)
     try:
@@ -33,3 +37,20 @@ def check_adapter(config: ExperimentConfig) -> None:
         adapter.match_factors(folder, stored, {tensor.name: tensor.shape for tensor in trained}, parameter_name)
     except LearnerError as error:
         raise ConfigError(str(error)) from error
+
+
+def check_adapted_parts(config: ExperimentConfig) -> None:
+    """Check that only layers of the language model are adapted: vLLM adapts no others here.
+
+    Raises:
+        ConfigError: a layer of the vision tower or of the projector is.
+    """
+    trained = trained_tensors(shape_of(config.model), config.learner.freeze, config.learner.lora).trained
+    others = [tensor for tensor in trained if tensor.part != "language_model"]
+    if others:
+        layer = others[0].name.split(".lora_")[0]
+        parts = ", ".join(sorted({tensor.part for tensor in others}))
+        raise ConfigError(
+            f"learner.lora.publish is adapter, and engines add adapters to the language model alone; {layer} and "
+            f"others of {parts} are trained: add {parts} to learner.freeze, or set learner.lora.publish=merged"
+        )

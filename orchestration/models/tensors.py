@@ -214,9 +214,18 @@ def trained_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig
 
 
 def changing_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig | None) -> list[Tensor]:
-    """Return the tensors that are sent to engines after a step: all of each layer with a trained tensor."""
+    """Return what engines are sent after a step: all tensors of each layer with a trained one, or adapters."""
+    if lora is not None and lora.publish == "adapter":
+        return list(trained_tensors(shape, freeze, lora).trained)
     layers = {layer_of(tensor.name) for tensor in trained_tensors(shape, freeze, lora).trained}
     return [tensor for tensor in model_tensors(shape) if layer_of(tensor.name) in layers]
+
+
+def sent_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig | None) -> list[Tensor]:
+    """Return the tensors that a new engine is sent: all, or adapters."""
+    if lora is not None and lora.publish == "adapter":
+        return changing_tensors(shape, freeze, lora)
+    return list(model_tensors(shape))
 
 
 def _is_frozen(tensor: Tensor, freeze: tuple[str, ...]) -> bool:

@@ -10,11 +10,11 @@ from itertools import pairwise
 
 from orchestration.models.image_tokens import largest_image_tokens, processor_of, vision_rows
 from orchestration.models.shapes import ModelShape, PatchTower
-from orchestration.models.tensors import Tensor, count_elements, model_tensors
+from orchestration.models.tensors import Tensor, count_elements, model_tensors, sent_tensors
 from orchestration.plan.activations import DTYPE_BYTES, FLOAT32
 from orchestration.plan.records import CONTEXT_BYTES, Items, MemoryUse, make_item, make_product
 from orchestration.settings.errors import ConfigError
-from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.experiment import ExperimentConfig, adapter_of
 
 VOCAB_PADDING = 64
 """vLLM rounds the vocabulary up to a multiple of this."""
@@ -59,7 +59,7 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
     """
     engine = config.rollout.engine
     size = DTYPE_BYTES[engine.dtype]
-    weights = _weight_items(shape, engine.tensor_parallel_size, size)
+    weights = (*_weight_items(shape, engine.tensor_parallel_size, size), *_adapter_items(config, shape, size))
     working = _working_items(config, shape, size, limit_bytes)
     buffers = receiver_items(config, shape)
     if engine.device == "cpu":
@@ -213,10 +213,10 @@ def sender_items(config: ExperimentConfig, shape: ModelShape) -> Items:
     channel = config.rollout.weight_channel
     size = DTYPE_BYTES[config.rollout.engine.dtype]
     if channel.backend == "gloo":
-        bucket = min(channel.bucket_bytes, size * count_elements(model_tensors(shape)))
+        bucket = min(channel.bucket_bytes, size * count_elements(_sent(config, shape)))
         peak, text = 2 * bucket, f"2 x {bucket:,} B: the bucket, and the tensors copied into it"
     elif channel.backend == "ipc":
-        largest, buffer = size * max(tensor.numel for tensor in model_tensors(shape)), shared_buffer(config, shape)
+        largest, buffer = size * max(tensor.numel for tensor in _sent(config, shape)), shared_buffer(config, shape)
         peak = buffer + largest
         text = f"{buffer:,} B shared with engines, and {largest:,} B of a tensor being copied into it"
     else:
@@ -230,7 +230,7 @@ def packed_buffers(config: ExperimentConfig, shape: ModelShape) -> list[int]:
     size = DTYPE_BYTES[config.rollout.engine.dtype]
     buffers = [0]
     # Blocks first: the order of learner/backends/fsdp.py.
-    for tensor in sorted(model_tensors(shape), key=lambda tensor: tensor.block is None):
+    for tensor in sorted(_sent(config, shape), key=lambda tensor: tensor.block is None):
         if buffers[-1] > config.rollout.weight_channel.bucket_bytes:
             buffers.append(0)
         buffers[-1] += size * tensor.numel
@@ -240,20 +240,18 @@ def packed_buffers(config: ExperimentConfig, shape: ModelShape) -> list[int]:
 def shared_buffer(config: ExperimentConfig, shape: ModelShape) -> int:
     """Return the bytes of the buffer that both sides share over ipc; no tensor may be larger."""
     size = DTYPE_BYTES[config.rollout.engine.dtype]
-    return max(config.rollout.weight_channel.bucket_bytes, size * max(t.numel for t in model_tensors(shape)))
+    return max(config.rollout.weight_channel.bucket_bytes, size * max(t.numel for t in _sent(config, shape)))
 
 
 def receiver_items(config: ExperimentConfig, shape: ModelShape) -> Items:
     """Return what an engine's worker holds while new weights arrive."""
     channel, size = config.rollout.weight_channel, DTYPE_BYTES[config.rollout.engine.dtype]
-    tensors = model_tensors(shape)
+    tensors = _sent(config, shape)
     if channel.backend == "gloo":
         total = size * count_elements(tensors)
         return (
             make_item(
-                "received weights",
-                total,
-                f"{size} B x all parameters: staged, so that a broken transfer changes nothing",
+                "received weights", total, f"{size} B x what is sent: staged, so that a broken transfer changes nothing"
             ),
             make_item("weight channel", min(channel.bucket_bytes, total), f"one bucket of {channel.bucket_bytes:,} B"),
         )
@@ -266,4 +264,26 @@ def receiver_items(config: ExperimentConfig, shape: ModelShape) -> Items:
     else:
         peak = max(before + now for before, now in pairwise([0, *packed_buffers(config, shape)]))
         text = f"two buffers of {channel.bucket_bytes:,} B and a tensor each, on every worker"
+    if adapter_of(config.learner) is not None:  # nothing is loaded into a layer
+        return (make_item("weight channel", peak, text),)
     return make_item("weight channel", peak, text), reloaded
+
+
+def _sent(config: ExperimentConfig, shape: ModelShape) -> list[Tensor]:
+    return sent_tensors(shape, config.learner.freeze, config.learner.lora)
+
+
+def _adapter_items(config: ExperimentConfig, shape: ModelShape, size: int) -> Items:
+    """Return the buffers of an adapter's layers, and the factors from which they were filled.
+
+    Of several workers each holds A of the layers that are split by rows, and B of the others, whole.
+    """
+    adapter = adapter_of(config.learner)
+    if adapter is None:
+        return ()
+    factors = count_elements(_sent(config, shape))
+    buffers = factors * adapter.buffer_rank // adapter.rank
+    return (
+        make_product("adapter buffers", size, buffers, f" of rank {adapter.buffer_rank}"),
+        make_product("adapter", size, factors, f" of rank {adapter.rank}"),
+    )

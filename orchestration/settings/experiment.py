@@ -23,7 +23,7 @@ from orchestration.settings.strict import build
 from orchestration.settings.tracking import TrackingConfig, tracker_faults
 from rewards.core.config import DEFAULT_ROUTES, RewardConfig
 from rewards.core.envelope import fill_instruction
-from rollout.config import RolloutConfig
+from rollout.config import ADAPTER_RANKS, AdapterConfig, RolloutConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +354,37 @@ def check_layout(config: ExperimentConfig) -> None:
         )
 
 
+def adapter_of(learner: LearnerConfig) -> AdapterConfig | None:
+    """Return the adapter that engines add to the model; None where they are sent whole weights."""
+    lora = learner.lora
+    if lora is None or lora.publish == "merged":
+        return None
+    return AdapterConfig(rank=lora.rank, target_modules=lora.target_modules)
+
+
+def check_publication(config: ExperimentConfig) -> None:
+    """Check that engines can add an adapter to the model that they have read themselves."""
+    lora, engine, learner = config.learner.lora, config.rollout.engine, config.learner
+    if lora is None or lora.publish == "merged":
+        return
+    remedy = "or learner.lora.publish=merged"
+    if lora.rank > ADAPTER_RANKS[-1]:
+        raise ConfigError(
+            f"learner.lora.rank is {lora.rank} with learner.lora.publish=adapter, and vLLM adds adapters of a rank up "
+            f"to {ADAPTER_RANKS[-1]}; set a lower rank, {remedy}"
+        )
+    if config.rollout.weight_channel.backend == "ipc":
+        raise ConfigError(
+            "learner.lora.publish is adapter with cluster.layout=colocated, where engines let go of all weights when "
+            f"they sleep; set cluster.layout=disaggregated, {remedy}"
+        )
+    if (engine.dtype, learner.dtype) == ("float32", "bfloat16"):
+        raise ConfigError(
+            "rollout.engine.dtype is float32 and learner.dtype bfloat16 with learner.lora.publish=adapter: engines "
+            f"read weights that the learner rounds, so both would differ; set rollout.engine.dtype=bfloat16, {remedy}"
+        )
+
+
 def check_gpu_shares(config: ExperimentConfig) -> None:
     """Check that ranks which train together, or transfer weights by NCCL, have a GPU each."""
     cluster, channel = config.cluster, config.rollout.weight_channel.backend
@@ -395,6 +426,7 @@ SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
     check_best,
     check_folders,
     check_layout,
+    check_publication,
     check_division,
     check_tasks,
     check_judges,

@@ -65,6 +65,7 @@ MAY_CHANGE = {
     "learner.abort_grad_norm": "when to give up",
     "learner.lora.start": "the folder of an adapter may be moved; its content is compared",
     "learner.lora.export": "what is written when the run has ended",
+    "learner.lora.publish": "the way by which the same policy comes, rounded elsewhere",
     "training.num_steps": "lengthens or shortens the run",
     "training.checkpoint_every": "what is kept",
     "training.staging_dir": "where a checkpoint waits",

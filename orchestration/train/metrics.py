@@ -78,6 +78,7 @@ def step_timings(
         **counts,
         **{f"time/{name}_s": value for name, value in report.seconds.items()},
         **{f"time/{name}_s": value for name, value in seconds.items()},
+        "sync/sent_bytes": float(sync.num_bytes),
         "time/transfer_s": sync.transfer_s,
         "time/step_s": step_s,
     }

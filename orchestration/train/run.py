@@ -12,7 +12,7 @@ from learner.records import StepReport
 from orchestration.cluster.reservations import Reservations
 from orchestration.inputs.prepare import Inputs
 from orchestration.settings.errors import PayloadLostError, StoppedError
-from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.experiment import ExperimentConfig, adapter_of
 from orchestration.settings.seeds import derive_seed
 from orchestration.storage.checkpoints import Checkpoints, store_of
 from orchestration.storage.faults import FaultLog, Role
@@ -59,6 +59,7 @@ class Run:
             faults=limits,
             log=self.faults,
             learner=self.learner,
+            adapter=adapter_of(config.learner),
         )
         self.rewards = start_reward_pool(config, inputs.model, reservations, logs, self.faults)
         training = config.training

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from learner.records import ScoredGroup
 from orchestration.cluster.process import Placement, settle
 from rollout.admission import Admission
-from rollout.config import RolloutConfig
+from rollout.config import AdapterConfig, RolloutConfig
 from rollout.records import RolloutGroup, Sample, SamplingSpec
 
 
@@ -38,12 +38,13 @@ class EngineActor:
         log_dir: Path,
         devices: str | None = None,
         loads_weights: bool = True,
+        adapter: AdapterConfig | None = None,
     ) -> None:
         """Build the engine; vLLM is imported only after the process is settled."""
         settle(f"engine_{index}", placement, log_dir, devices)
         from rollout.engine import GenerationEngine
 
-        self._engine = GenerationEngine(config, model_path, loads_weights=loads_weights)
+        self._engine = GenerationEngine(config, model_path, loads_weights=loads_weights, adapter=adapter)
 
     async def ready(self) -> int:
         """Return the process id once the engine answers."""

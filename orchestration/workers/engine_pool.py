@@ -21,7 +21,7 @@ from orchestration.storage.faults import FaultLog, Role
 from orchestration.workers.dispatch import FULLNESS, Assignment, BatchSlot, BuildGate, LengthEstimates, Places
 from orchestration.workers.engine_actor import EngineActor
 from orchestration.workers.supervised import Start, Stop, SupervisedActor
-from rollout.config import RolloutConfig
+from rollout.config import AdapterConfig, RolloutConfig
 from rollout.records import Sample, SamplingSpec
 
 if TYPE_CHECKING:
@@ -381,11 +381,13 @@ def start_engines(
     log: FaultLog,
     learner: "LearnerGroup | None" = None,
     loads_weights: bool = True,
+    adapter: AdapterConfig | None = None,
 ) -> EnginePool:
     """Make a pool of the engines that have reservations, and of those that may come later.
 
     Where the layout is colocated, an engine uses the GPUs of ranks of `learner`, which are built before it.
-    Without `loads_weights` engines begin with weights of which none is the model's.
+    Without `loads_weights` engines begin with weights of which none is the model's. With `adapter` they keep those, and
+    the learner sends an adapter alone.
     """
 
     def start(index: int) -> Any:
@@ -393,7 +395,7 @@ def start_engines(
         devices = None
         if learner is not None and placement.borrows_gpus:
             devices = colocated_devices([learner.devices[rank] for rank in ranks_under(reservations.layout, index)])
-        arguments = index, config, model_path, placement, log_dir, devices, loads_weights
+        arguments = index, config, model_path, placement, log_dir, devices, loads_weights, adapter
         # A pause or a weight update must reach an engine that has every group of several steps in flight.
         return reservations.start(EngineActor, "engine", index, *arguments, max_concurrency=10_000)
 

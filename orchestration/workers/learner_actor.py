@@ -168,8 +168,8 @@ class LearnerActor:
             self._sender = None
         self._client = EngineClient(engines, workers_per_engine=workers_per_engine)
         self._sender = WeightSender(
-            self._trainer.backend.full_shapes(),
-            self._trainer.backend.full_tensors,
+            self._trainer.backend.published_shapes(),
+            self._trainer.backend.published_tensors,
             client=self._client,
             backend=config.backend,
             dtype=dtype,
@@ -179,6 +179,7 @@ class LearnerActor:
             port=port,
             bucket_bytes=config.bucket_bytes,
             timeout_s=config.timeout_s,
+            missing=self._trainer.backend.missing_names(),
             changing=self._trainer.backend.changing_names(),
         )
 
@@ -190,10 +191,10 @@ class LearnerActor:
         """Fetch this rank's groups and take one training step with the other ranks."""
         return self._trainer.train_step(ray.get(list(payloads)), step=step)
 
-    def send_weights(self, version: int) -> None:
-        """Stream the weights to the engines; every rank calls it."""
+    def send_weights(self, version: int) -> int:
+        """Stream the weights to the engines and return their bytes; every rank calls it."""
         self._client.weight_version = str(version)
-        self._connected().send()
+        return self._connected().send()
 
     def weight_version(self) -> int:
         return self._trainer.weight_version

@@ -112,13 +112,13 @@ class LearnerGroup:
             "connect", list(engines), config.weight_channel, config.engine.dtype, workers, address, port
         )
 
-    async def send_weights(self, version: int) -> None:
-        """Stream the weights to the engines.
+    async def send_weights(self, version: int) -> int:
+        """Stream the weights to the engines; returns their bytes.
 
         Raises:
             TransferBrokenError: an engine went away before it had all.
         """
-        await self._transfer("send_weights", version)
+        return int((await self._transfer("send_weights", version))[0])
 
     async def stage(self, step: int) -> StagedShare:
         """Write the state of every rank to its local disk; training waits for this alone."""
@@ -209,9 +209,9 @@ class LearnerGroup:
         lengths = [t.summary.num_prompt_tokens + t.summary.num_completion_tokens for t in tickets]
         return partition_groups(lengths, self._num_ranks)
 
-    async def _transfer(self, method: str, *arguments: Any) -> None:
+    async def _transfer(self, method: str, *arguments: Any) -> list[Any]:
         try:
-            await self.on_each(method, *arguments)
+            return await self.on_each(method, *arguments)
         except (LearnerLostError, LearnerError):
             raise
         except Exception as error:

@@ -40,6 +40,8 @@ class SyncReport:
     """Pause, transfer and resume: how long no engine generated."""
     num_compared: int
     """Engine tensors compared with the learner's; 0 when this publication was not due for it."""
+    num_bytes: int
+    """Of the tensors that were sent to each engine worker."""
 
 
 class WeightSync:
@@ -96,7 +98,7 @@ class WeightSync:
                 engines = await self._turns.some_ready()
                 handles = {engine: engine.handle for engine in engines}
                 try:
-                    num_compared = await self._transfer(engines, version, is_due)
+                    num_bytes, num_compared = await self._transfer(engines, version, is_due)
                     break
                 except (TransferBrokenError, EngineLostError) as error:
                     await self._find_lost(handles, error)
@@ -105,7 +107,9 @@ class WeightSync:
             self._pool.go_live([engine for engine in engines if engine.handle in self._connected])
             self._is_first = False
             self._turns.end()
-            return SyncReport(version=version, transfer_s=clock() - started, num_compared=num_compared)
+            return SyncReport(
+                version=version, transfer_s=clock() - started, num_compared=num_compared, num_bytes=num_bytes
+            )
 
     async def admit(self, engine: Engine) -> None:
         """Send the current weights to one new engine while the others generate.
@@ -186,7 +190,8 @@ class WeightSync:
             "another precision"
         )
 
-    async def _transfer(self, engines: Sequence[Engine], version: int, is_due: bool) -> int:
+    async def _transfer(self, engines: Sequence[Engine], version: int, is_due: bool) -> tuple[int, int]:
+        """Send the weights; returns their bytes, and how many tensors were compared."""
         handles = [engine.handle for engine in engines]
         await self._turns.pause_for_weights(engines)
         both_sides = [*self._learner.handles, *handles]
@@ -195,13 +200,13 @@ class WeightSync:
             await self._learner.connect(handles, self._config)
             self._connected = both_sides
         try:
-            await self._learner.send_weights(version)
+            num_bytes = await self._learner.send_weights(version)
         except InfrastructureError:
             self._connected = []
             raise
         num_compared = await self._compare_tensors(engines) if is_due else 0
         await self._turns.resume_with_weights(engines)
-        return num_compared
+        return num_bytes, num_compared
 
     async def _find_lost(self, handles: Mapping[Engine, Any], error: InfrastructureError) -> None:
         """Find the engines that are lost; a transfer that broke without a loss is a fault of its own."""

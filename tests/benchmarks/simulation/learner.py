@@ -130,7 +130,7 @@ class SimulatedRank(Mortal):
                 self._learner.sent_at = self.world.now
                 for engine in self._engines:
                     engine.receive(version)
-            self.world.answer(future, None)
+            self.world.answer(future, 0)
 
         return self._do_in_turn(self._costs.transfer_s + doublings * self._costs.transfer_s_per_doubling, deliver)
 

@@ -18,7 +18,10 @@ GROUPS = StepGroups(
 
 
 def test_requests_are_summed_over_the_groups_of_a_step_and_are_no_metric() -> None:
-    report, sync = StepReport(step=0, weight_version=1), SyncReport(version=1, transfer_s=0.1, num_compared=0)
+    report, sync = (
+        StepReport(step=0, weight_version=1),
+        SyncReport(version=1, transfer_s=0.1, num_compared=0, num_bytes=8),
+    )
     timings = step_timings(GROUPS, report, sync, {"train": 1.0}, counts={})
     assert {name: value for name, value in timings.items() if name.startswith("judge/")} == {
         "judge/strict/num_requests": 8.0,

@@ -54,10 +54,11 @@ class TurnLearner(FakeLearner):
         assert self.is_on_gpu
         self.story.append("release")
 
-    async def send_weights(self, version: int) -> None:
+    async def send_weights(self, version: int) -> int:
         assert self.is_on_gpu
-        await super().send_weights(version)
+        num_bytes = await super().send_weights(version)
         self.story.append(f"send {version}")
+        return num_bytes
 
     def check_stopped(self, engine: Any) -> None:
         assert engine.memory == WEIGHTS

@@ -55,7 +55,7 @@ class FakeLearner:
         self._called("connect")
         self.connected = list(engines)
 
-    async def send_weights(self, version: int) -> None:
+    async def send_weights(self, version: int) -> int:
         await asyncio.sleep(1.0)
         self._called("send_weights")
         assert self.connected is not None, "never connected"
@@ -65,6 +65,7 @@ class FakeLearner:
             self.check_stopped(engine)
         for engine in self.connected:
             engine.answers["version"] = version
+        return 8
 
     def check_stopped(self, engine: FakeEngine) -> None:
         assert [call for call in engine.calls if call in ("pause", "resume")][-1] == "pause"
@@ -127,7 +128,7 @@ async def test_publication_pauses_sends_compares_and_lets_every_engine_go_on() -
     async with parts(2) as run:
         assert run.live == []
         report = await run.sync.publish(5)
-        assert report == SyncReport(version=5, transfer_s=2.0, num_compared=2)
+        assert report == SyncReport(version=5, transfer_s=2.0, num_compared=2, num_bytes=8)
         assert (run.versions, run.live) == ([5, 5], [0, 1])
         for index in range(2):
             engine = run.engines.now(index)
