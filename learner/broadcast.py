@@ -21,6 +21,7 @@ from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitI
 from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
 
 from conf.daemon_call import begin
+from learner.differences import LastPublication, whole
 from learner.errors import LearnerError
 from learner.ranks import bound_socket
 
@@ -130,12 +131,20 @@ class BroadcastSender(ABC):
 class GlooSender(BroadcastSender):
     """Broadcasts buckets of tensors over gloo."""
 
+    num_bytes: int = 0
+    """Broadcast in the last update."""
+
     def __init__(
         self, client: VLLMWeightSyncClient, source: WeightSource, *, rank: int, address: str, port: int,
-        world_size: int, bucket_bytes: int, timeout_s: float,
+        world_size: int, bucket_bytes: int, timeout_s: float, sends_differences: bool,
     ) -> None:  # fmt: skip
-        """Connect to the engines, on rank 0; returns when all of them have joined."""
+        """Connect to the engines, on rank 0; returns when all of them have joined.
+
+        With `sends_differences` both sides keep the tensors of the last publication, and of one in which few elements
+        changed these alone are sent.
+        """
         self.client, self.source, self.is_sender = client, source, rank == 0
+        self._last = LastPublication() if sends_differences else None
         self._bucket_bytes, self._timeout_s = bucket_bytes, timeout_s
         self._group: torch.distributed.ProcessGroup | None = None
         if not self.is_sender:
@@ -146,6 +155,7 @@ class GlooSender(BroadcastSender):
             "rank_offset": 1,
             "world_size": world_size,
             "timeout_s": timeout_s,
+            "sends_differences": sends_differences,
         }
 
         def join() -> torch.distributed.ProcessGroup:
@@ -171,16 +181,21 @@ class GlooSender(BroadcastSender):
         self, tensors: Iterator[tuple[str, torch.Tensor]], metadata: list[ParamMeta], received: "Future[None]"
     ) -> None:
         assert self._group is not None
-        expected = iter(metadata)
+        expected, self.num_bytes = iter(metadata), 0
         for count in self._buckets(metadata):
-            pieces = []
+            pieces, changes = [], []
             for _ in range(count):
                 name, tensor = next(tensors)
                 promised = next(expected)
                 if (name, tensor.dtype, tuple(tensor.shape)) != (promised.name, promised.dtype, promised.shape):
                     raise LearnerError(f"weight {name} does not match its announcement {promised}")
-                pieces.append(tensor.cpu().contiguous().view(-1).view(torch.uint8))
-            self._group.broadcast(torch.cat(pieces), 0).wait()
+                num_changed, piece = whole(tensor) if self._last is None else self._last.difference(name, tensor)
+                changes.append(num_changed)
+                pieces.append(piece)
+            for part in (torch.tensor(changes), torch.cat(pieces)):
+                if len(part):
+                    self._group.broadcast(part, 0).wait()
+                    self.num_bytes += part.nbytes
         within(self._timeout_s, "update_weights", received)
 
     def _buckets(self, metadata: list[ParamMeta]) -> list[int]:

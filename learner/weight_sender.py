@@ -159,6 +159,7 @@ class WeightSender:
         port: int,
         bucket_bytes: int,
         timeout_s: float,
+        sends_differences: bool = False,
         missing: Collection[str] | None = None,
         changing: Collection[str] | None = None,
     ) -> None:
@@ -176,6 +177,7 @@ class WeightSender:
             port: a free port there.
             bucket_bytes: most bytes of one broadcast or packed buffer; a larger tensor is sent alone.
             timeout_s: how long to wait for an engine that does not answer.
+            sends_differences: by gloo, of tensors in which few elements changed send these alone.
             missing: names of the tensors that engines have not yet, which are sent first; None for all.
             changing: names of the tensors that are sent again once engines have all; None for all. By ipc all are
                 sent every time: its engines drop their weights while they sleep.
@@ -190,11 +192,12 @@ class WeightSender:
         self._changing = self._source.names() if changing is None or backend == "ipc" else changing
         self._ipc: IpcClient | None = None
         self._engine: GlooSender | NcclSender | IPCTrainerWeightTransferEngine
-        if backend in ("gloo", "nccl"):
-            self._engine = {"gloo": GlooSender, "nccl": NcclSender}[backend](
-                client, self._source, rank=rank, address=address, port=port, world_size=num_receivers + 1,
-                bucket_bytes=bucket_bytes, timeout_s=timeout_s,
-            )  # fmt: skip
+        place: dict[str, Any] = {"rank": rank, "address": address, "port": port, "world_size": num_receivers + 1}
+        limits: dict[str, Any] = {"bucket_bytes": bucket_bytes, "timeout_s": timeout_s}
+        if backend == "gloo":
+            self._engine = GlooSender(client, self._source, **place, **limits, sends_differences=sends_differences)
+        elif backend == "nccl":
+            self._engine = NcclSender(client, self._source, **place, **limits)
         elif backend == "ipc":
             self._ipc = IpcClient(client, timeout_s)
             # Nothing larger than the buffer can travel by ipc.
@@ -213,7 +216,7 @@ class WeightSender:
         build a new sender, which starts again.
 
         Returns:
-            The bytes of the tensors that were sent, to each engine worker.
+            The bytes that were sent to each engine worker; on rank 0.
 
         Raises:
             TimeoutError: on rank 0, an engine did not answer within `timeout_s`.
@@ -224,7 +227,7 @@ class WeightSender:
             self._ipc.check()
         num_bytes = sum(m.dtype.itemsize * torch.Size(m.shape).numel() for m in self._source.metadata())
         self._source.choose(self._changing)
-        return int(num_bytes)
+        return self._engine.num_bytes if isinstance(self._engine, GlooSender) else int(num_bytes)
 
     def names(self) -> list[str]:
         """Return the names of all tensors, also of those that are sent once or never."""

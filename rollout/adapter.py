@@ -26,7 +26,7 @@ class Factors(dict[str, torch.Tensor]):
     """The factors of one transfer by name, for a receiver that would load them into a model."""
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Copy tensors: those that arrive may be views of a buffer that is used again."""
+        """Copy tensors: those that arrive may lie in a buffer that the next transfer writes to."""
         self.update((name, tensor.clone()) for name, tensor in weights)
 
 

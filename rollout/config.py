@@ -191,11 +191,21 @@ class WeightChannelConfig:
     bucket_bytes: Annotated[int, Ge(1)] = 64 * 1024 * 1024
     """Bytes sent in one broadcast (gloo) or held by one packed buffer (nccl, which has two of them on either side; ipc,
     where both sides see the same one, at least as large as the largest tensor)."""
+    differences: bool = False
+    """gloo: of a tensor in which few elements changed send these alone; others, and a new engine's, come whole. Both
+    sides keep all that was sent in host memory. It pays with engines in bfloat16 behind a slow network."""
     in_flight: Literal["keep", "keep_cache", "wait", "abort"] = "keep"
     """Treatment of completions that are being sampled when new weights arrive. keep: they stop at a token boundary
     and go on under the new weights, their prompts and tokens computed again. keep_cache: the same, but with the keys
     and values that the old weights gave them, so nothing is computed twice. wait: the transfer waits for them. abort:
     they are sampled again from the start."""
+
+    def __post_init__(self) -> None:
+        if self.differences and self.backend != "gloo":
+            raise RolloutError(
+                f"rollout.weight_channel.differences is true with rollout.weight_channel.backend={self.backend}, which "
+                "sends whole tensors; set differences=false, or backend=gloo"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

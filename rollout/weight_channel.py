@@ -1,46 +1,39 @@
 """The engine's half of the weight transfer: our channels, and the inspection of live weights.
 
-A gloo channel for machines without GPUs; vLLM's NCCL channel, which here aborts a broken transfer; vLLM's CUDA IPC
-channel, with handles sent as plain values. Read beside learner/weight_sender.py and learner/broadcast.py, the other
-half. vLLM imports this module in its worker process because `WeightInspector` is its worker extension, which is what
-makes the channels known there.
+vLLM's NCCL channel, which here aborts a broken transfer, and vLLM's CUDA IPC channel, with handles sent as plain
+values; gloo_channel.py has the one for machines without GPUs. Read beside learner/weight_sender.py and
+learner/broadcast.py, the other half. vLLM imports this module in its worker process because `WeightInspector` is its
+worker extension, which is what makes the channels known there.
 """
 
-import ctypes
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from math import prod
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.storage import TypedStorage
 from vllm.config import ModelConfig, set_current_vllm_config
 from vllm.config.weight_transfer import WeightTransferConfig
-from vllm.distributed.utils import stateless_init_torch_distributed_process_group
 from vllm.distributed.weight_transfer import nccl_engine
-from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine, IPCWeightTransferUpdateInfo
 from vllm.lora.model_manager import LoRAModelManager
-from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.weight_utils import initialize_single_dummy_weight
 from vllm.model_executor.models import supports_multimodal
-from vllm.platforms import current_platform
 
 from conf.daemon_call import begin
 from rollout.adapter import Factors, factor_fingerprint, factor_places, install, own_parameters
 from rollout.core_watch import die_with_parent
 from rollout.fingerprint import fingerprint, shard_fingerprint
+from rollout.gloo_channel import GlooWeightTransferEngine, ShapesKnown
 from rollout.shards import find_shards
 from rollout.translation import BLANK
 
@@ -51,127 +44,6 @@ GIVEN_UP = "given_up"
 """Key of the group's store under which the learner writes why it aborted a transfer."""
 POLL_S = 0.2
 """Time between two reads of that key; one is a message of a few bytes."""
-
-
-class ShapesKnown:
-    """A receiver that remembers the shapes of the tensors that it was sent."""
-
-    shapes: Mapping[str, Sequence[int]] = MappingProxyType({})
-    """By checkpoint name."""
-
-    def parse_update_info(self, update_dict: dict[str, Any]) -> Any:
-        """Read the description of the tensors that follow."""
-        info = super().parse_update_info(update_dict)  # type: ignore[misc]
-        self.shapes = {**self.shapes, **dict(zip(info.names, info.shapes, strict=True))}
-        return info
-
-
-@dataclass(kw_only=True)
-class GlooInitInfo(WeightTransferInitInfo):
-    """Address of the learner, and the rank of this engine in its group."""
-
-    master_address: str
-    master_port: int
-    rank_offset: int
-    world_size: int
-    timeout_s: float
-
-
-@dataclass(kw_only=True)
-class GlooUpdateInfo(WeightTransferUpdateInfo):
-    """Contents of one transfer: tensors in order, and how many of them share each broadcast."""
-
-    names: list[str]
-    dtype_names: list[str]
-    shapes: list[list[int]]
-    bucket_counts: list[int]
-
-
-class GlooWeightTransferEngine(ShapesKnown, WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
-    """Receives weights over gloo in two phases: stage everything, then load.
-
-    A transfer that breaks half-way leaves the engine on its old weights, because the model is touched only in
-    `finish_weight_update`.
-    """
-
-    init_info_cls = GlooInitInfo
-    update_info_cls = GlooUpdateInfo
-    factors: Factors
-    """Those that arrived last, where the engine adapts its model; it is then sent nothing else."""
-    _group: torch.distributed.ProcessGroup | None = None
-    _staged: list[tuple[str, torch.Tensor]]
-
-    def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
-        """Join the learner's group; a second call replaces the first, after a restart of either side."""
-        self.shutdown()
-        parallel = self.parallel_config
-        rank = init_info.rank_offset + parallel.data_parallel_index * parallel.world_size + parallel.rank
-        self._group = stateless_init_torch_distributed_process_group(
-            init_info.master_address,
-            init_info.master_port,
-            rank,
-            init_info.world_size,
-            backend="gloo",
-            timeout=timedelta(seconds=init_info.timeout_s),
-        )
-
-    def start_weight_update(self) -> None:
-        self._staged = []  # of an earlier transfer that broke
-
-    def update_weights(self, update_info: dict[str, Any]) -> None:
-        """Stage the tensors of one transfer; vLLM's own version would synchronise an accelerator that is not there."""
-        self.receive_weights(self.parse_update_info(update_info))
-
-    def receive_weights(self, update_info: GlooUpdateInfo) -> None:
-        if self._group is None:
-            raise RuntimeError("gloo weight channel: update_weights before init_weight_transfer_engine")
-        self._staged.extend(_received(self._group, update_info))
-
-    def finish_weight_update(self) -> None:
-        if self.vllm_config.lora_config is not None:
-            self.factors, self._staged = Factors(self._staged), []
-            return
-        initialize_layerwise_reload(self.model)
-        self.model.load_weights(iter(self._staged))
-        finalize_layerwise_reload(self.model, self.model_config)
-        self._staged = []
-        if current_platform.is_cpu():
-            _repack_output_heads(self.model)
-            # Packing weights again at each update leaves gaps: give the allocator's free memory back to the system.
-            ctypes.CDLL(None).malloc_trim(0)
-
-    def shutdown(self) -> None:
-        if self._group is not None:
-            self._group.shutdown()
-            self._group = None
-
-
-def _received(group: torch.distributed.ProcessGroup, info: GlooUpdateInfo) -> Iterator[tuple[str, torch.Tensor]]:
-    dtypes = [getattr(torch, name) for name in info.dtype_names]
-    sizes = [torch.Size(shape).numel() * dtype.itemsize for dtype, shape in zip(dtypes, info.shapes, strict=True)]
-    first = 0
-    for count in info.bucket_counts:
-        members = range(first, first + count)
-        bucket = torch.empty(sum(sizes[i] for i in members), dtype=torch.uint8)
-        group.broadcast(bucket, 0).wait()
-        offset = 0
-        for i in members:
-            # The clone frees the bucket and gives the view the alignment of its type.
-            piece = bucket[offset : offset + sizes[i]].clone().view(dtypes[i]).view(info.shapes[i])
-            offset += sizes[i]
-            yield info.names[i], piece
-        first += count
-
-
-def _repack_output_heads(model: torch.nn.Module) -> None:
-    """Refresh the packed copy that vLLM 0.32 on CPU keeps of a tied output head.
-
-    `load_weights` skips a tied `lm_head`, so its packed copy would silently stay on the old weights while parameters
-    and checksums agree.
-    """
-    for module in model.modules():
-        if isinstance(module, VocabParallelEmbedding) and hasattr(module, "cpu_linear"):
-            module.quant_method.process_weights_after_loading(module)
 
 
 class ReopenedUpdates:

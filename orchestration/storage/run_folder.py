@@ -51,6 +51,7 @@ MAY_CHANGE = {
     "rollout.weight_channel.backend": "the way by which the same weights come",
     "rollout.weight_channel.timeout_s": "when to give up",
     "rollout.weight_channel.bucket_bytes": "memory",
+    "rollout.weight_channel.differences": "the same weights in fewer bytes",
     "learner.optimizer.total_steps": "the end of the schedule, which the run says where it bends",
     "learner.fsdp": "memory and compilation of the same model",
     "learner.deepspeed.offload_optimizer": "memory",

@@ -179,6 +179,7 @@ class LearnerActor:
             port=port,
             bucket_bytes=config.bucket_bytes,
             timeout_s=config.timeout_s,
+            sends_differences=config.differences,
             missing=self._trainer.backend.missing_names(),
             changing=self._trainer.backend.changing_names(),
         )
