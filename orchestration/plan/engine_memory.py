@@ -65,6 +65,7 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
     if engine.device == "cpu":
         # An engine is paused while weights arrive, and a CPU's allocator frees what a forward pass has used.
         working, buffers = (working, ()) if _total(working) >= _total(buffers) else ((), buffers)
+        weights += kept_items(config, shape)
     fixed = (*weights, *working)
     taken = _total(fixed)
     if engine.kv_cache_bytes is not None:
@@ -249,6 +250,8 @@ def receiver_items(config: ExperimentConfig, shape: ModelShape) -> Items:
     tensors = _sent(config, shape)
     if channel.backend == "gloo":
         total = size * count_elements(tensors)
+        if channel.differences:
+            return (make_item("weight channel", channel.bucket_bytes, "one bucket; received weights are kept"),)
         return (
             make_item(
                 "received weights", total, f"{size} B x what is sent: staged, so that a broken transfer changes nothing"
@@ -271,6 +274,14 @@ def receiver_items(config: ExperimentConfig, shape: ModelShape) -> Items:
 
 def _sent(config: ExperimentConfig, shape: ModelShape) -> list[Tensor]:
     return sent_tensors(shape, config.learner.freeze, config.learner.lora)
+
+
+def kept_items(config: ExperimentConfig, shape: ModelShape) -> Items:
+    """Return what rank 0 and each engine worker keep in host memory to send and apply differences."""
+    if not config.rollout.weight_channel.differences:
+        return ()
+    size, num = DTYPE_BYTES[config.rollout.engine.dtype], count_elements(_sent(config, shape))
+    return (make_product("last publication", size, num, ", kept for differences"),)
 
 
 def _adapter_items(config: ExperimentConfig, shape: ModelShape, size: int) -> Items:

@@ -12,7 +12,7 @@ from orchestration.cluster.local_ray import store_need
 from orchestration.models.shapes import ModelShape
 from orchestration.models.tensors import count_elements, model_tensors, trained_tensors
 from orchestration.plan.activations import FLOAT32, element_bytes
-from orchestration.plan.engine_memory import engine_memory
+from orchestration.plan.engine_memory import engine_memory, kept_items
 from orchestration.plan.learner_memory import learner_memory, learner_parts, step_pictures
 from orchestration.plan.records import MemoryItem, MemoryUse, make_item
 from orchestration.settings.experiment import ExperimentConfig
@@ -82,9 +82,9 @@ def _engines(config: ExperimentConfig, shape: ModelShape, actors: list[PlacedAct
         make_item("engines: front ends", len(actors) * front, f"{len(actors)} x {front:,} B, the tokenizer included"),
         make_item("engines: workers", cores * core, f"{cores} x {core:,} B, besides what they hold on GPUs"),
     ]
-    if engine.device == "cpu":
-        for item in engine_memory(config, shape, None).use.items:
-            found.append(make_item(f"engines: {item.name}", cores * item.bytes, f"{cores} x ({item.formula})"))
+    is_cpu = engine.device == "cpu"
+    for item in engine_memory(config, shape, None).use.items if is_cpu else kept_items(config, shape):
+        found.append(make_item(f"engines: {item.name}", cores * item.bytes, f"{cores} x ({item.formula})"))
     return found
 
 
@@ -98,6 +98,10 @@ def _learners(config: ExperimentConfig, shape: ModelShape, actors: list[PlacedAc
     found = [
         make_item("learner: processes", count * process, f"{count} x {process:,} B"),
         make_item("learner: staged checkpoint", count * share_bytes(config, shape), text),
+        *(
+            make_item(f"learner: {item.name}", item.bytes, f"rank 0: {item.formula}")
+            for item in kept_items(config, shape)
+        ),
     ]
     if learner.device == "cpu":
         inside = learner_memory(config, shape, None).items

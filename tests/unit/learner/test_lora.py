@@ -366,3 +366,36 @@ def test_tensors_that_do_not_fit_are_named(changes, message, tmp_path):
 
     with pytest.raises(LearnerError, match=message):
         match_factors(tmp_path, stored, FACTORS, str)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
+def test_engines_that_keep_the_model_are_sent_factors_whose_product_is_what_merging_adds(family, start, model_paths):
+    folder = model_paths[family]
+    freeze = ("vision_tower", "projector")
+    trainer = start(lora=replace(LORA, publish="adapter"), model_path=folder, freeze=freeze)
+    train(trainer, 0, 1, 0, 1, family=family)
+    backend = trainer.backend
+
+    shapes = backend.published_shapes()
+    published = dict(backend.published_tensors(frozenset(shapes)))
+
+    assert {name: tuple(tensor.shape) for name, tensor in published.items()} == shapes
+    assert list(published) == list(shapes)
+    factors = {name for name in published if ".lora_" in name}
+    assert backend.missing_names() == backend.changing_names() == factors
+    assert len(factors) == 2 * 2 * 2  # two layers with two targets
+    assert [name for name, _ in backend.published_tensors(factors)] == [name for name in published if name in factors]
+    for name, tensor in backend.full_tensors():
+        if (factor := name.replace(".weight", ".lora_A.weight")) in factors:
+            product = published[factor.replace("lora_A", "lora_B")] @ published[factor]
+            assert product.abs().max() > 1e-4
+            torch.testing.assert_close(published[name] + product, tensor, rtol=0, atol=1e-6)
+        else:
+            assert torch.equal(published[name], tensor), name
+
+
+def test_merged_weights_are_published_as_before(start):
+    backend = start().backend
+    assert backend.published_shapes() == backend.full_shapes()
+    assert backend.missing_names() == frozenset(backend.full_shapes())
+    assert backend.changing_names() < backend.missing_names()

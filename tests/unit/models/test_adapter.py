@@ -80,3 +80,29 @@ def test_without_an_adapter_to_go_on_from_nothing_is_looked_for(tmp_path: Path) 
 
     check_adapter(new)
     check_adapter(replace(config, learner=replace(config.learner, lora=None)))
+
+
+@pytest.mark.parametrize(
+    ("freeze", "targets", "refused"),
+    [
+        ("[vision_tower]", "[q_proj,down_proj]", None),
+        ("[]", "[q_proj]", None),  # the tower of Qwen2.5-VL has no layer of this name
+        (
+            "[]",
+            "[q_proj,down_proj]",
+            r"model\.visual\.blocks\.0\.mlp\.down_proj.*: add vision_tower to learner\.freeze",
+        ),
+        ("[]", "[q_proj,qkv]", r"attn\.qkv and others of vision_tower .*or set learner\.lora\.publish=merged"),
+    ],
+)
+def test_engines_that_take_adapters_alone_are_refused_those_of_the_tower(
+    freeze: str, targets: str, refused: str | None, tmp_path: Path
+) -> None:
+    chosen = ("learner.lora.start=null", f"learner.freeze={freeze}", f"learner.lora.target_modules={targets}")
+    check_adapter(settings(tmp_path / "adapter", *chosen, "learner.lora.publish=merged"))
+    config = settings(tmp_path / "adapter", *chosen, "learner.lora.publish=adapter")
+    if refused is None:
+        check_adapter(config)
+    else:
+        with pytest.raises(ConfigError, match=refused):
+            check_adapter(config)
