@@ -320,7 +320,13 @@ BoxFrame = Literal["pixel", "pixel_resized", "norm1000", "norm1"]
 it, 0..1000 or 0..1 of its width and height."""
 
 SUPPORTED_FAMILIES: Mapping[str, BoxFrame] = MappingProxyType(
-    {"internvl": "norm1000", "qwen2_5_vl": "pixel_resized", "qwen2_vl": "norm1000", "qwen3_vl": "norm1000"}
+    {
+        "internvl": "norm1000",
+        "qwen2_5_vl": "pixel_resized",
+        "qwen2_vl": "norm1000",
+        "qwen3_vl": "norm1000",
+        "qwen3_vl_moe": "norm1000",
+    }
 )
 """`model_type` of the checkpoints that learner/families knows -> frame of their boxes; here, because its users may not
 import torch.

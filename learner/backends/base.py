@@ -1,7 +1,7 @@
 """TrainBackend: the interface between the trainer and whatever holds the policy; and the optimiser of all backends."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import torch.distributed as dist
 from learner.backends.offload import Offloader
 from learner.config import LearnerConfig, OptimizerConfig
 from learner.layers import base_name, layer_of
+from learner.policy.conversion import EXPERT_AXES, checkpoint_names, swapped_names, swapped_shape
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
-from learner.policy.source import FolderSource, Weights, checkpoint_names
+from learner.policy.source import FolderSource, Weights
 from learner.policy.trainable import (
     adapters_off,
     add_adapters,
@@ -60,6 +61,7 @@ class TrainBackend(ABC):
         # Names are matched before adapters change them.
         weights = source.weights(self.policy)
         self._names = checkpoint_names(self.policy.hf_model)
+        self._swapped = swapped_names(self.policy.hf_model, self._names)
         self.stored_dtypes = {stored: weights.dtype(name) for name, stored in self._names.items()}
         freeze_parameters(self.policy, self._config.freeze)
         if self._config.lora is not None:
@@ -163,6 +165,15 @@ class TrainBackend(ABC):
     @abstractmethod
     def _factor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each of `full_factors` by its name, in the same order; nothing is gathered."""
+
+    def _as_stored(self, name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
+        """Return a parameter's name and whole tensor as published checkpoints have them, and engines read them."""
+        own = base_name(name)
+        return self._names[own], tensor.transpose(*EXPERT_AXES).contiguous() if own in self._swapped else tensor
+
+    def _stored_shape(self, name: str, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:
+        own = base_name(name)
+        return self._names[own], swapped_shape(shape) if own in self._swapped else tuple(shape)
 
     def _is_wanted(self, name: str, names: Collection[str] | None) -> bool:
         """Whether a parameter is one of `full_tensors`; factors of adapters are not."""

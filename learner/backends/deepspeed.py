@@ -22,7 +22,6 @@ from learner.backends.deepspeed_checkpoint import Layout, load_engine, save_engi
 from learner.backends.offload import reachable_tensors
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
-from learner.layers import base_name
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
 from learner.policy.source import FolderSource, Weights
@@ -166,7 +165,7 @@ class DeepSpeedBackend(TrainBackend):
             if self._is_wanted(name, names):
                 parts = (name, *adapters_of(name, named)) if merges else (name,)
                 tensor, *factors = (self._full_tensor(named[part]) for part in parts)
-                yield self._names[base_name(name)], merged(tensor, factors, self._config.lora)
+                yield self._as_stored(name, merged(tensor, factors, self._config.lora))
 
     def full_factors(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in self.policy.hf_model.named_parameters():
@@ -175,7 +174,7 @@ class DeepSpeedBackend(TrainBackend):
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         named = self.policy.hf_model.named_parameters()
-        return {self._names[base_name(name)]: self._shape(own) for name, own in named if not is_adapter(name)}
+        return dict(self._stored_shape(name, self._shape(own)) for name, own in named if not is_adapter(name))
 
     def _factor_shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: self._shape(own) for name, own in self.policy.hf_model.named_parameters() if is_adapter(name)}

@@ -31,7 +31,6 @@ from learner.backends.base import (
 from learner.backends.plain_loading import PlainReader, weights_only
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
-from learner.layers import base_name
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
 from learner.policy.source import FolderSource, Weights
@@ -159,7 +158,7 @@ class FsdpBackend(TrainBackend):
             adapters = GatheredBlock(factors, device=self.device, dtype=torch.float32) if factors else None
             for name in bases:
                 own = [adapters.tensor(factor) for factor in adapters_of(name, factors)] if adapters is not None else []
-                yield self._names[base_name(name)], merged(block.tensor(name), own, self._config.lora)
+                yield self._as_stored(name, merged(block.tensor(name), own, self._config.lora))
 
     def full_factors(self) -> Iterator[tuple[str, torch.Tensor]]:
         named = dict(self.policy.hf_model.named_parameters())
@@ -171,12 +170,12 @@ class FsdpBackend(TrainBackend):
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         named = dict(self.policy.hf_model.named_parameters())
-        return {
-            self._names[base_name(name)]: tuple(named[name].shape)
+        return dict(
+            self._stored_shape(name, named[name].shape)
             for names in self._units(list(named))
             for name in names
             if not is_adapter(name)
-        }
+        )
 
     def _factor_shapes(self) -> dict[str, tuple[int, ...]]:
         named = dict(self.policy.hf_model.named_parameters())
@@ -185,9 +184,9 @@ class FsdpBackend(TrainBackend):
         }
 
     def _units(self, names: list[str]) -> Iterator[list[str]]:
-        """Yield the names of each block's parameters, then those of each other layer: a table and a head are large."""
+        """Yield the names of each unit's parameters, then those of each other layer: a table and a head are large."""
         prefix_of = {id(module): f"{name}." for name, module in self.policy.hf_model.named_modules()}
-        for block in self.policy.blocks():
+        for block in self.policy.units():
             own = [name for name in names if name.startswith(prefix_of[id(block)])]
             names = [name for name in names if name not in own]
             yield own
@@ -267,7 +266,7 @@ def _shard(policy: Policy, mesh: DeviceMesh, config: LearnerConfig, dtype: torch
         else MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     )
     offload = CPUOffloadPolicy() if config.fsdp.cpu_offload else OffloadPolicy()
-    for module in [*policy.blocks(), policy]:
+    for module in [*policy.units(), policy]:
         sharded: Any = fully_shard(
             module,
             mesh=mesh,

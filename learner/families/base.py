@@ -165,3 +165,11 @@ class ModelFamily(BaseFamily):
 
     def language_blocks(self, model: Any) -> list[torch.nn.Module]:
         return list(model.model.language_model.layers)
+
+    def expert_layers(self, model: Any) -> list[Any]:
+        """Return the layers of experts of the language model; none by default.
+
+        Each has the modules `experts`, with stacked weights, and `gate`, which returns the logits [L, E] of the router,
+        the weights [L, K] of the chosen experts and their indices [L, K].
+        """
+        return []

@@ -62,9 +62,10 @@ class Policy(torch.nn.Module):
             logit_cap=self.family.logit_cap,
         )
 
-    def blocks(self) -> list[torch.nn.Module]:
-        """Transformer blocks of vision tower and language model: the units of sharding and recomputation."""
-        return [*self.family.vision_blocks(self.hf_model), *self.family.language_blocks(self.hf_model)]
+    def units(self) -> list[torch.nn.Module]:
+        """Units of sharding, inner ones first: the experts of each layer, then the transformer blocks."""
+        experts: list[torch.nn.Module] = [layer.experts for layer in self.family.expert_layers(self.hf_model)]
+        return [*experts, *self.family.vision_blocks(self.hf_model), *self.family.language_blocks(self.hf_model)]
 
 
 def choose_kernel(name: str, *, device: torch.device, dtype: torch.dtype) -> AttentionKernel:

@@ -2,26 +2,20 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from transformers import AutoConfig
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import (
-    WeightConverter,
-    WeightRenaming,
-    rename_source_key,
-    revert_weight_conversion,
-)
 
 from learner.adapter import WEIGHTS_FILE, check_settings, match_factors
 from learner.attention.kernel import AttentionKernel
 from learner.config import LoraConfig
 from learner.errors import LearnerError
 from learner.families.registry import get_family, load_family
+from learner.policy.conversion import EXPERT_AXES, are_swapped, checkpoint_names, parameter_naming, swapped_names
 from learner.policy.model import Policy, build_skeleton
 from learner.ranks import derive_seed
 
@@ -31,6 +25,8 @@ DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F
 """Types of weights by their names in a safetensors header."""
 COMPARED_ROWS = 256
 """Rows that are compared to see whether an output head is a copy."""
+STACKED_AXES = 3
+"""Axes of stacked matrices; a kernel of a convolution over one axis is summed over its last one too, by channels."""
 
 
 class PretrainedWeights:
@@ -45,7 +41,7 @@ class PretrainedWeights:
         folder = Path(model_path)
         self._files = {path: safe_open(str(path), framework="pt") for path in _weight_files(folder)}
         self._places: dict[str, tuple[Path, str]] = {}
-        self._rename = _renaming(hf_model)
+        self._rename = parameter_naming(hf_model)
         for path, file in self._files.items():
             for key in file.keys():  # noqa: SIM118
                 self._places[self._rename(key)] = (path, key)
@@ -55,6 +51,12 @@ class PretrainedWeights:
                 f"{folder}: the weight files lack {len(missing)} parameters of this architecture, one is {missing[0]}; "
                 "the folder is incomplete or of another model"
             )
+        own = {
+            name: tuple(hf_model.get_parameter(name).shape)
+            for name in swapped_names(hf_model, checkpoint_names(hf_model))
+        }
+        stored = {name: tuple(self._slice(name).get_shape()) for name in own}
+        self._swapped: Collection[str] = own if are_swapped(stored, own, folder) else ()
 
     def add_adapter(self, config: LoraConfig, factors: Mapping[str, tuple[int, ...]]) -> None:
         """Open the adapter at `config.start`, whose tensors are then among the weights.
@@ -97,7 +99,7 @@ class PretrainedWeights:
         """Return some rows of a parameter's tensor in the type in which it is stored; only these are read."""
         stored = self._slice(name)
         tensor: torch.Tensor = stored[start:stop] if stored.get_shape() else stored[...]
-        return tensor
+        return tensor.transpose(*EXPERT_AXES) if name in self._swapped else tensor
 
     def _slice(self, name: str) -> Any:
         path, key = self._places[name]
@@ -123,23 +125,6 @@ def has_own_output_head(folder: Path) -> bool:
     return len(found) == 2 and not torch.equal(found["lm_head.weight"], found["embed_tokens.weight"])
 
 
-def checkpoint_names(hf_model: Any) -> dict[str, str]:
-    """Map each parameter's name in the module to its name in a checkpoint of the family.
-
-    transformers renames while loading; engines and exported folders want the names of the original.
-
-    Raises:
-        LearnerError: transformers merges tensors of this model while loading, so names are not one to one.
-    """
-    names = {}
-    for name, parameter in hf_model.named_parameters():
-        original = list(revert_weight_conversion(hf_model, {name: parameter}))
-        if len(original) != 1:
-            raise LearnerError(f"parameter {name} is stored as {original}; only one-to-one names are supported")
-        names[name] = original[0]
-    return names
-
-
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX_FILE).is_file():
         weight_map: dict[str, str] = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
@@ -152,22 +137,6 @@ def _weight_files(folder: Path) -> list[Path]:
                 f"{folder} lacks {file.name}; download the whole checkpoint, or convert its weights to safetensors"
             )
     return files
-
-
-def _renaming(hf_model: Any) -> Any:
-    """Return the function from a key in a file to the parameter's name, as transformers applies it while loading."""
-    transforms = get_model_conversion_mapping(hf_model)
-    renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
-    known = hf_model.state_dict()
-
-    def rename(key: str) -> str:
-        name, converter = rename_source_key(key, renamings, converters, hf_model.base_model_prefix, known)
-        if converter is not None:
-            raise LearnerError(f"weight {key} would be merged with others while loading; that is not supported")
-        return str(name)
-
-    return rename
 
 
 class RandomWeights:
@@ -202,7 +171,8 @@ class RandomWeights:
         generator = torch.Generator().manual_seed(derive_seed(0, name, block))
         drawn = torch.randn(num_rows, *shape[1:], generator=generator)
         if len(shape) > 1:
-            return drawn / math.sqrt(math.prod(shape[1:]))
+            # Of stacked experts, one matrix each, the last axis alone is summed over.
+            return drawn / math.sqrt(shape[-1] if len(shape) == STACKED_AXES else math.prod(shape[1:]))
         return 1.0 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn
 
 

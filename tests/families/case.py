@@ -58,6 +58,8 @@ class Case:
     """Width, height -> prompt tokens of a picture whose sides are multiples of 28."""
     plain_inputs: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
     """Token ids [B, L], grids [images, 3] -> what transformers' own forward pass reads beside pixels and ids."""
+    as_published: Callable[[Path], None] = lambda folder: None
+    """What makes of a folder that transformers has saved one like those that are published."""
     parts: tuple[str, str, str]
     """A parameter of the vision tower, of the projector and of the language model."""
     class_in_readme: str | None = None
@@ -85,6 +87,7 @@ def write_model(folder: Path, case: Case, *, tie_word_embeddings: bool = True) -
 
     torch.manual_seed(0)
     AutoModelForImageTextToText.from_config(case.config(tie_word_embeddings)).save_pretrained(folder)
+    case.as_published(folder)
     processor = case.processor(make_tokenizer(case))
     template = CHAT_TEMPLATE.replace("IMAGE", case.image_markup)
     processor.chat_template = template.replace("VIDEO", case.image_markup.replace(*case.control_tokens[2:]))

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
-from learner.policy.source import FolderSource, PretrainedWeights, checkpoint_names
+from learner.policy.conversion import checkpoint_names
+from learner.policy.source import FolderSource, PretrainedWeights
 from learner.policy.trainable import freeze_parameters
 
 

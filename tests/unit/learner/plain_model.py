@@ -18,7 +18,9 @@ from learner.records import ScoredGroup
 def load_plain(model_path: Path) -> torch.nn.Module:
     from transformers import AutoModelForImageTextToText
 
-    return AutoModelForImageTextToText.from_pretrained(model_path, dtype=torch.float32, attn_implementation="eager")
+    return AutoModelForImageTextToText.from_pretrained(
+        model_path, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+    )
 
 
 def padded_logprobs(

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
 from learner.export import export_model
-from learner.policy.source import FolderSource, checkpoint_names
+from learner.policy.conversion import checkpoint_names
+from learner.policy.source import FolderSource
 from tests.published_checkpoints import write_published
 
 NAMES = ("qwen2_5_vl_3b", "qwen2_5_vl_7b", "internvl3_1b")

@@ -267,7 +267,7 @@ def test_a_checkpoint_of_other_weights_is_refused(start, tmp_path):
 def test_weights_are_gathered_one_block_at_a_time(start, monkeypatch):
     trainer = start()
     largest = max(
-        sum(parameter.numel() for parameter in module.parameters()) for module in trainer.backend.policy.blocks()
+        sum(parameter.numel() for parameter in module.parameters()) for module in trainer.backend.policy.units()
     )
     gathered = []
     gather = dist.all_gather_into_tensor
@@ -281,7 +281,7 @@ def test_weights_are_gathered_one_block_at_a_time(start, monkeypatch):
 
     assert sum(gathered) == sum(tensor.numel() for tensor in tensors.values())
     # Blocks first, then one by one the large layers outside of them.
-    num_blocks = len(trainer.backend.policy.blocks())
+    num_blocks = len(trainer.backend.policy.units())
     assert max(gathered[:num_blocks]) == largest
     assert len(gathered) > num_blocks
 

@@ -27,11 +27,12 @@ PRELOADED = [
     "torch._dynamo.testing",
     "torch._inductor.compile_fx",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+    "transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe",
     "transformers.models.qwen2_vl.image_processing_qwen2_vl",
 ]
 """Imports that take seconds: done once, in the server from which ranks are forked."""
 
-FAMILIES = ("qwen2_5_vl", "internvl")
+FAMILIES = ("qwen2_5_vl", "internvl", "qwen3_vl_moe")
 """Of the tests that are of no family; what is proved of each one is in tests/families."""
 CASES = find_cases()
 

@@ -1,0 +1,134 @@
+"""What transformers does to a checkpoint's tensors while it loads them: other names, and swapped axes of experts.
+
+Checkpoints of Qwen3-VL-MoE hold the experts of a layer as [E, D, 2F] and [E, F, D], and vLLM reads them so;
+transformers 5 holds them as [E, 2F, D] and [E, D, F]. It swaps the axes when the shape of a tensor is the other one,
+which it cannot see where both sizes are equal. It saves a model without swapping them back, and vLLM does not read that.
+
+Axes: E experts, D hidden size, F width of an expert.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    Transpose,
+    WeightConverter,
+    WeightRenaming,
+    rename_source_key,
+    revert_weight_conversion,
+)
+
+from learner.errors import LearnerError
+
+EXPERT_AXES = (-2, -1)
+"""What is swapped in the tensors of experts."""
+
+
+def checkpoint_names(hf_model: Any) -> dict[str, str]:
+    """Map each parameter's name in the module to its name in a checkpoint of the family.
+
+    transformers renames while loading; engines and exported folders want the names of the original.
+
+    Raises:
+        LearnerError: transformers merges tensors of this model while loading, so names are not one to one.
+    """
+    names = {}
+    for name, parameter in hf_model.named_parameters():
+        original = list(revert_weight_conversion(hf_model, {name: parameter}))
+        if len(original) != 1:
+            raise LearnerError(f"parameter {name} is stored as {original}; only one-to-one names are supported")
+        names[name] = original[0]
+    return names
+
+
+def parameter_naming(hf_model: Any) -> Callable[[str], str]:
+    """Return the function from a key in a file to the parameter's name, as transformers applies it while loading.
+
+    The function raises LearnerError for a key whose tensor transformers would merge with others.
+    """
+    renamings, converters = _conversions(hf_model)
+    known = hf_model.state_dict()
+
+    def rename(key: str) -> str:
+        name, pattern = rename_source_key(key, renamings, converters, hf_model.base_model_prefix, known)
+        if pattern is not None and not _swaps(pattern, converters):
+            raise LearnerError(f"weight {key} would be merged with others while loading; that is not supported")
+        return str(name)
+
+    return rename
+
+
+def swapped_names(hf_model: Any, names: Mapping[str, str]) -> frozenset[str]:
+    """Return the names, in the module, of parameters whose last two axes are swapped in published checkpoints.
+
+    Args:
+        hf_model: of transformers.
+        names: of its parameters in a checkpoint, from `checkpoint_names`.
+    """
+    renamings, converters = _conversions(hf_model)
+    known = hf_model.state_dict()
+    patterns = {
+        name: rename_source_key(stored, renamings, converters, hf_model.base_model_prefix, known)[1]
+        for name, stored in names.items()
+    }
+    return frozenset(name for name, pattern in patterns.items() if pattern is not None and _swaps(pattern, converters))
+
+
+def swapped_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape with its last two sizes swapped.
+
+    Example:
+        >>> swapped_shape([128, 1536, 2048])
+        (128, 2048, 1536)
+    """
+    *others, rows, columns = shape
+    return (*others, columns, rows)
+
+
+def are_swapped(stored: Mapping[str, tuple[int, ...]], own: Mapping[str, tuple[int, ...]], folder: object) -> bool:
+    """Return whether a folder holds experts as published checkpoints do, and not as transformers 5 saves them.
+
+    One of a layer's two tensors always tells: 2F and F are not both the hidden size.
+
+    Args:
+        stored: shapes in the folder of `swapped_names`, by name in the module.
+        own: shapes of these parameters.
+        folder: for the error.
+
+    Raises:
+        LearnerError: a tensor has neither shape, or tensors tell different things.
+    """
+    verdicts: dict[bool, str] = {}
+    for name, shape in own.items():
+        other = swapped_shape(shape)
+        if stored[name] not in (shape, other):
+            raise LearnerError(
+                f"{folder}: {name} has the shape {list(stored[name])}; this architecture has {list(other)}, or "
+                f"{list(shape)} where transformers 5 has saved it. The folder is of another model"
+            )
+        if shape != other:
+            verdicts.setdefault(stored[name] == other, name)
+    if len(verdicts) > 1:
+        raise LearnerError(
+            f"{folder} holds the experts of {verdicts[True]} as published checkpoints do, and those of "
+            f"{verdicts[False]} with swapped axes; write all files of the folder with one program"
+        )
+    return next(iter(verdicts), True)
+
+
+def _conversions(hf_model: Any) -> tuple[list[WeightRenaming], list[WeightConverter]]:
+    transforms = get_model_conversion_mapping(hf_model)
+    return (
+        [entry for entry in transforms if isinstance(entry, WeightRenaming)],
+        [entry for entry in transforms if isinstance(entry, WeightConverter)],
+    )
+
+
+def _swaps(pattern: str, converters: Sequence[WeightConverter]) -> bool:
+    """Return whether the converter of a pattern of names does nothing but swap the last two of three axes."""
+    operations = [converter.operations for converter in converters if pattern in converter.source_patterns]
+    return all(
+        len(steps) == 1 and isinstance(steps[0], Transpose) and (steps[0].dim0, steps[0].dim1) == (1, 2)
+        for steps in operations
+    )
