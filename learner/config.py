@@ -225,6 +225,16 @@ class DeepSpeedConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertsConfig:
+    """Mixture of experts; read where the model has experts."""
+
+    balance_loss_coef: Annotated[float, Ge(0)] = 0.0
+    """Weight of the load-balance loss of the routers, see learner/training/expert_balance.py; above 0 each update takes
+    one more forward pass. 0, whatever the checkpoint's `router_aux_loss_coef`, computes none: that one is of
+    pre-training, whose balance the few updates of post-training keep."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoraConfig:
     """Low-rank adapters instead of whole matrices.
 
@@ -292,6 +302,8 @@ class LearnerConfig:
     """Parameters not to train: vision_tower, projector, language_model, or shell patterns of parameter names."""
     lora: LoraConfig | None = None
     """null trains whole matrices."""
+    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
+    """Read where the model has experts."""
 
     def __post_init__(self) -> None:
         if self.device == "cpu":

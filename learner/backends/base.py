@@ -67,6 +67,7 @@ class TrainBackend(ABC):
         if self._config.lora is not None:
             add_adapters(self.policy, self._config.lora)
             start_adapters(self.policy, weights, self._config.lora)
+        self.policy.watch_routers(keeps_gradient=self._config.experts.balance_loss_coef > 0)
         if self._config.activation_checkpointing:
             self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
         self.policy.train()

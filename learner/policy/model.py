@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
 from learner.families.base import BaseFamily
 from learner.policy.packing import MicroBatch
+from learner.policy.routing import RouterWatch
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,13 @@ class Policy(torch.nn.Module):
         self.family = family
         self._temperature = temperature
         self._banned_token_ids = tuple(banned_token_ids)
+        self.routers: RouterWatch | None = None
+        """Sums of the last forward pass over a stream that is no dummy; None until `watch_routers`, or without experts."""
+
+    def watch_routers(self, *, keeps_gradient: bool) -> None:
+        """Sum up what routers do in each forward pass, if the model has experts."""
+        if layers := self.family.expert_layers(self.hf_model):
+            self.routers = RouterWatch(layers, keeps_gradient=keeps_gradient)
 
     def forward(self, batch: MicroBatch, *, is_raw: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (logprobs [C], entropy [C]) of the completion tokens, float32.
@@ -50,7 +58,9 @@ class Policy(torch.nn.Module):
             is_raw: use the model's own logits: temperature 1 and no banned token, as engines do for the tokens of a
                 prompt.
         """
-        hidden_states = self.family.hidden_states(self.hf_model, batch.inputs).index_select(0, batch.predicting_rows)
+        with nullcontext() if self.routers is None or batch.is_dummy else self.routers.recording():
+            hidden_states = self.family.hidden_states(self.hf_model, batch.inputs)
+        hidden_states = hidden_states.index_select(0, batch.predicting_rows)
         if self.family.logit_scale != 1.0:
             hidden_states = hidden_states * self.family.logit_scale
         return token_logprobs(

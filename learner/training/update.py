@@ -22,6 +22,7 @@ from learner.policy.packing import BatchBuilder, MicroBatch
 from learner.policy.padding import Tensors
 from learner.ranks import exchange
 from learner.records import ScoredGroup
+from learner.training.expert_balance import ExpertBalance
 
 TOKEN_METRICS = (
     *("clip_frac", "ratio_mean", "kl_behaviour", "mismatch", "entropy", "kl_ref"),
@@ -92,6 +93,7 @@ def report_metrics(
         "learner/num_completion_tokens": counts["learner/num_completion_tokens"],
         "learner/num_trained_tokens": num_tokens,
         "learner/num_forward_tokens": sum(update["num_forward_tokens"] for update in updates),
+        **{name: sum(u[name] for u in updates) / len(updates) for name in updates[0] if name.startswith("experts/")},
         **counts,
     }
 
@@ -126,6 +128,7 @@ class UpdateRunner:
         self._algorithm = algorithm
         self._backend = backend
         self._builder = builder
+        self._balance = ExpertBalance.of(backend, config.experts)
         self._failure: str | None = None
         """Of the user's objective, on this rank and in this update."""
 
@@ -135,8 +138,8 @@ class UpdateRunner:
         """Run all micro-batches forward and backward, check loss and gradient, and take the optimiser step.
 
         Returns:
-            The update's sums as `UpdateSums.reduce` has them, grad_norm, and num_forward_tokens: the tokens fed to the
-            model on all ranks, a shared prompt once.
+            The update's sums as `UpdateSums.reduce` has them, grad_norm, num_forward_tokens: the tokens fed to the
+            model on all ranks, a shared prompt once; of a model with experts also `ExpertBalance.metrics`.
 
         Raises:
             DivergedError: loss or gradient is not finite, or explodes; no weight changed. Raised on all ranks.
@@ -144,6 +147,8 @@ class UpdateRunner:
         """
         sums = UpdateSums(self._backend.device)
         num_tokens = torch.zeros((), dtype=torch.int64)
+        if self._balance is not None:
+            self._balance.begin(self.micro_batches(share, images))
         for batch, is_last in self.micro_batches(share, images):
             self._run_micro_batch(batch, sums, is_last=is_last)
             num_tokens += 0 if batch.is_dummy else batch.inputs.input_ids.numel()
@@ -152,6 +157,8 @@ class UpdateRunner:
         self._check_own_objective()
         self._check(totals, grad_norm, sums, [group.group_id for group, _ in share], step)
         dist.all_reduce(num_tokens)
+        if self._balance is not None:
+            totals |= self._balance.metrics()
         clock.stop("forward_backward")
         self._backend.step(grad_norm=grad_norm, learning_rate=learning_rate)
         clock.stop("optimizer")
@@ -216,7 +223,7 @@ class UpdateRunner:
                 self._failure = self._failure or str(error)
                 loss, metrics = loss_by("clip")
             sums.add(batch, loss=loss, metrics=metrics, logprobs=logprobs)
-            return loss
+            return loss if self._balance is None else self._balance.add_to(loss, batch)
 
         self._backend.forward_backward(batch, loss_function, is_last=is_last)
 

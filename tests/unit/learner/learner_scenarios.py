@@ -18,7 +18,7 @@ from tiny_learner import free_port, make_config, make_group, mixed_groups, run_r
 
 from learner import checkpoint
 from learner.batching import partition_groups
-from learner.config import CorrectionConfig, LoraConfig, TaskConfig
+from learner.config import CorrectionConfig, ExpertsConfig, LoraConfig, TaskConfig
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.ranks import exchange
 from learner.store import FileEntry, FileStore, open_store
@@ -50,6 +50,12 @@ CASES: dict[str, dict] = {
         "algorithm": {"normalise": "parts", "tasks": {"chart": TaskConfig(weight=2.0, kl_coef=0.05)}}
     },
     "frozen tower": {"freeze": ("vision_tower", "projector")},
+    "experts, balance loss, recomputation": {
+        "model": "qwen3_vl_moe",
+        "activation_checkpointing": True,
+        "experts": ExpertsConfig(balance_loss_coef=0.1),
+        "algorithm": {"num_minibatches": 2},
+    },
     "LoRA, KL in the loss": {
         "lora": LoraConfig(rank=4, target_modules=("q_proj", "down_proj")),
         "freeze": ("vision_tower",),

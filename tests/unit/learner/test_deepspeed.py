@@ -27,6 +27,8 @@ CHOSEN_CASES = (
     (2, "LoRA, KL in the loss"),
     (3, "recomputation, KL in the loss"),
     (3, "LoRA, KL in the loss"),
+    (2, "experts, balance loss, recomputation"),
+    (3, "experts, balance loss, recomputation"),
 )
 """Stage and case of learner_scenarios; each kind of step once, in the stage where it is most likely to break."""
 
