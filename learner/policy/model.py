@@ -43,7 +43,7 @@ class Policy(torch.nn.Module):
         self._temperature = temperature
         self._banned_token_ids = tuple(banned_token_ids)
         self.routers: RouterWatch | None = None
-        """Sums of the last forward pass over a stream that is no dummy; None until `watch_routers`, or without experts."""
+        """Sums of the last forward pass over no dummy; None until `watch_routers`, or where there are no experts."""
 
     def watch_routers(self, *, keeps_gradient: bool) -> None:
         """Sum up what routers do in each forward pass, if the model has experts."""

@@ -39,11 +39,13 @@ def add_adapters(policy: Policy, config: LoraConfig) -> list[str]:
         for name, module in policy.hf_model.named_modules()
         if isinstance(module, torch.nn.Linear) and module.weight.requires_grad and name != "lm_head"
     }
+    has_experts = bool(policy.family.expert_layers(policy.hf_model))
+    stacked = "; experts are stacked in two tensors a layer, which like their router take no adapters"
     for target in config.target_modules:
         if not any(name.rpartition(".")[2] == target for name in linear):
             raise LearnerError(
                 f"learner.lora.target_modules names {target!r}, which is no trainable linear layer; there are "
-                f"{', '.join(sorted({name.rpartition('.')[2] for name in linear}))}"
+                f"{', '.join(sorted({name.rpartition('.')[2] for name in linear}))}{stacked if has_experts else ''}"
             )
     adapted = [name for name in linear if name.rpartition(".")[2] in config.target_modules]
     policy.hf_model.requires_grad_(False)

@@ -5,13 +5,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from learner_scenarios import keep_first_gradients, start_trainer, weights_of
 from plain_model import load_plain, padded_logprobs, whole_policy
 from safetensors.torch import load_file, save_file
 from tiny_learner import EXPERTS, IMAGE_TOKEN, mixed_groups, swap_experts, write_tiny_qwen3_moe
 from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import load_balancing_loss_func
 
-from learner.config import ExpertsConfig
+from learner.config import ExpertsConfig, LoraConfig
 from learner.errors import LearnerError
 from learner.policy.images import ImageEncoder
 from learner.training.expert_balance import balance_loss
@@ -173,3 +174,34 @@ def router_logits(model, groups, encoder):
         use_cache=False,
     )
     return output.router_logits, keep.flatten()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("frozen", ["*.mlp.gate.weight", "*.mlp.experts.*"])
+def test_a_frozen_router_or_frozen_experts_stay_and_the_rest_moves(folder, frozen, dtype):
+    trainer = start_trainer(0, 1, 0, folder, freeze=(frozen,), dtype=dtype)
+    before = weights_of(trainer)
+    trainer.train_step(mixed_groups(FAMILY)[:2], step=0)
+    after = weights_of(trainer)
+    trainer.close()
+
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    part = frozen.strip("*")
+    assert not [name for name in moved if part in name]
+    assert [name for name in moved if "self_attn" in name]
+    assert [name for name in moved if (".mlp.experts." if part == ".mlp.gate.weight" else ".mlp.gate.weight") in name]
+
+
+def test_adapters_of_attention_train_and_those_of_experts_are_refused_by_name(folder):
+    with pytest.raises(LearnerError, match=r"names 'gate_proj'.*k_proj.*; experts are stacked in two tensors a layer"):
+        start_trainer(0, 1, 0, folder, lora=LoraConfig(rank=4))
+    dist.destroy_process_group()
+
+    trainer = start_trainer(0, 1, 0, folder, lora=LoraConfig(rank=4, target_modules=("q_proj", "v_proj")))
+    before = weights_of(trainer)
+    trainer.train_step(mixed_groups(FAMILY)[:2], step=0)
+    after = weights_of(trainer)
+    trainer.close()
+
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved == {name for name in before if name.endswith(("q_proj.weight", "v_proj.weight"))}
