@@ -15,6 +15,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.platforms import current_platform
 
 from rollout.adapter import Factors
+from rollout.experts import forget_kernels
 
 INDEX_BYTES = 4
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -106,6 +107,8 @@ class GlooWeightTransferEngine(ShapesKnown, WeightTransferEngine[GlooInitInfo, G
             self.factors.load_weights(self._staged)
             self._staged = []
             return
+        if current_platform.is_cpu():
+            forget_kernels(self.model, [name for name, _ in self._staged])
         initialize_layerwise_reload(self.model)
         self.model.load_weights(iter(self._staged))
         finalize_layerwise_reload(self.model, self.model_config)

@@ -32,6 +32,7 @@ from vllm.model_executor.models import supports_multimodal
 from conf.daemon_call import begin
 from rollout.adapter import Factors, factor_fingerprint, factor_places, install, own_parameters
 from rollout.core_watch import die_with_parent
+from rollout.experts import CHILD, expert_share, own_name
 from rollout.fingerprint import fingerprint, shard_fingerprint
 from rollout.gloo_channel import GlooWeightTransferEngine, ShapesKnown
 from rollout.shards import find_shards
@@ -222,7 +223,9 @@ class WeightInspector:
         for name in sorted(names, key=lambda name: max(places.get(part, 0) for part in name.split("."))):
             mapped = model.hf_to_vllm_mapper.apply_list([name])
             candidate = mapped[0] if mapped else name
-            if candidate not in own:
+            if (experts := own_name(model, name)) is not None:
+                candidate = experts
+            elif candidate not in own:
                 candidate = ".".join(merged.get(part, part) for part in candidate.split("."))
             if candidate in own and own[candidate].numel() > 0:
                 layout[name] = candidate
@@ -266,10 +269,12 @@ class WeightInspector:
             sizes[mine] += prod(shapes[name])
         shares: dict[str, list[tuple[int, int, int, int]]] = {}
         for name, mine in members.items():
-            if mine not in own:
+            if mine.rpartition(".")[0].endswith(CHILD):
+                shares[mine] = expert_share(model, mine, shapes[name])
+            elif mine not in own:
                 shares[mine] = [factor_fingerprint(self._adapters(), mine, shapes[name])]
         is_split = self.parallel_config.tensor_parallel_size > 1  # type: ignore[attr-defined]
-        for name in wanted & own.keys():
+        for name in (wanted & own.keys()) - shares.keys():
             # It holds all of them, or nothing was ever sent: of an adapted model it may then be any share.
             if sizes[name] == own[name].numel() or (sizes[name] == 0 and not is_split):
                 shares[name] = [(0, *fingerprint(own[name]))]
