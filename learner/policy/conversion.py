@@ -2,7 +2,7 @@
 
 Checkpoints of Qwen3-VL-MoE hold the experts of a layer as [E, D, 2F] and [E, F, D], and vLLM reads them so;
 transformers 5 holds them as [E, 2F, D] and [E, D, F]. It swaps the axes when the shape of a tensor is the other one,
-which it cannot see where both sizes are equal. It saves a model without swapping them back, and vLLM does not read it.
+which it cannot see where both sizes are equal, and it saves a model without swapping them back, which vLLM cannot read.
 
 Axes: E experts, D hidden size, F width of an expert.
 """

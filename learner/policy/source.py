@@ -99,7 +99,7 @@ class PretrainedWeights:
         """Return some rows of a parameter's tensor in the type in which it is stored; only these are read."""
         stored = self._slice(name)
         tensor: torch.Tensor = stored[start:stop] if stored.get_shape() else stored[...]
-        return tensor.transpose(*EXPERT_AXES) if name in self._swapped else tensor
+        return tensor.transpose(*EXPERT_AXES).contiguous() if name in self._swapped else tensor
 
     def _slice(self, name: str) -> Any:
         path, key = self._places[name]

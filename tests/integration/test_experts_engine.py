@@ -1,9 +1,10 @@
 """A mixture of experts in a real engine: after a sync each expert is compared in its own place, and generates."""
 
 import asyncio
-import json
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 import tests.integration.environment  # noqa: F401
+from tests.families.case import find_cases, write_model
+from tests.families.cases.qwen3_vl_moe import config
 from tests.integration.loop_client import LoopClient
-from tests.integration.tiny import image_sample, rollout_config, save_tiny_model, text_sample
+from tests.integration.tiny import image_sample, rollout_config, text_sample
 
 pytestmark = pytest.mark.slow
 
@@ -21,62 +24,8 @@ WIDTHS = (32, 64, 48)
 
 
 def save_experts(folder: Path, width: int) -> None:
-    """Write a random Qwen3-VL-MoE with the tokens of the tiny Qwen2.5-VL, its experts as in published checkpoints."""
-    import torch
-    from safetensors.torch import load_file, save_file
-    from transformers import (
-        AutoProcessor,
-        Qwen2VLImageProcessor,
-        Qwen3VLMoeConfig,
-        Qwen3VLMoeForConditionalGeneration,
-        Qwen3VLProcessor,
-        Qwen3VLVideoProcessor,
-    )
-
-    save_tiny_model(folder)
-    old = AutoProcessor.from_pretrained(folder)
-    settings = json.loads((folder / "config.json").read_text())
-    for name in ("model.safetensors", "config.json", "processor_config.json"):
-        (folder / name).unlink()
-    pixels: dict[str, Any] = {
-        "size": dict(old.image_processor.size),
-        "patch_size": old.image_processor.patch_size,
-        "merge_size": 2,
-        "temporal_patch_size": 2,
-    }
-    Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**pixels),
-        video_processor=Qwen3VLVideoProcessor(**pixels),
-        tokenizer=old.tokenizer,
-        chat_template=old.chat_template,
-    ).save_pretrained(folder)
-    rope = {"rope_type": "default", "rope_theta": 30.0, "mrope_section": [4, 6, 6], "mrope_interleaved": True}
-    text = {
-        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "head_dim": 32, "num_experts": 8, "num_experts_per_tok": 2, "norm_topk_prob": True,
-        "moe_intermediate_size": width, "vocab_size": 512, "max_position_embeddings": 512, "initializer_range": 0.1,
-        "rope_parameters": rope, "tie_word_embeddings": False, "bos_token_id": None,
-        **{name: settings["text_config"][name] for name in ("eos_token_id", "pad_token_id")},
-    }  # fmt: skip
-    vision = {
-        "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "out_hidden_size": 64,
-        "patch_size": pixels["patch_size"], "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1],
-        "initializer_range": 0.1,
-    }  # fmt: skip
-    tokens = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    config = Qwen3VLMoeConfig(
-        architectures=["Qwen3VLMoeForConditionalGeneration"],
-        text_config=text,
-        vision_config=vision,
-        tie_word_embeddings=False,
-        dtype="float32",
-        **{name: settings[name] for name in tokens},
-    )
-    torch.manual_seed(0)
-    Qwen3VLMoeForConditionalGeneration(config).save_pretrained(folder)
-    path = folder / "model.safetensors"
-    tensors = {name: t.mT.contiguous() if ".experts." in name else t for name, t in load_file(path).items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+    case = find_cases()["qwen3_vl_moe"]
+    write_model(folder, replace(case, config=partial(config, moe_intermediate_size=width)), tie_word_embeddings=False)
 
 
 def start_trainer(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""A tiny Qwen3-VL-MoE: experts in each layer, neither of whose sizes is the hidden size; stored as published ones are."""
+"""A tiny Qwen3-VL-MoE: experts in each layer, none of whose sizes is the hidden size; stored as published ones are."""
 
 from dataclasses import replace
 from pathlib import Path

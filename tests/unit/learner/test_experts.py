@@ -1,6 +1,8 @@
 """Mixtures of experts: the layout of their tensors, the load of experts, and the loss that balances it."""
 
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,13 +11,15 @@ import torch.distributed as dist
 from learner_scenarios import keep_first_gradients, start_trainer, weights_of
 from plain_model import load_plain, padded_logprobs, whole_policy
 from safetensors.torch import load_file, save_file
-from tiny_learner import EXPERTS, IMAGE_TOKEN, mixed_groups, swap_experts, write_tiny_qwen3_moe
+from tiny_learner import CASES, mixed_groups
 from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import load_balancing_loss_func
 
 from learner.config import ExpertsConfig, LoraConfig
 from learner.errors import LearnerError
 from learner.policy.images import ImageEncoder
 from learner.training.expert_balance import balance_loss
+from tests.families.case import IMAGE_TOKEN, write_model
+from tests.families.cases.qwen3_vl_moe import EXPERTS, config, swap_experts
 
 FAMILY = "qwen3_vl_moe"
 NUM_EXPERTS, NUM_CHOSEN = EXPERTS["num_experts"], EXPERTS["num_experts_per_tok"]
@@ -32,8 +36,8 @@ def folder(model_paths):
 def both_forms(request, tmp_path):
     """A folder as published checkpoints are, and the same model as transformers 5 saves it."""
     published, saved = tmp_path / "published", tmp_path / "saved"
-    torch.manual_seed(0)
-    write_tiny_qwen3_moe(published, True, moe_intermediate_size=request.param)
+    case = replace(CASES[FAMILY], config=partial(config, moe_intermediate_size=request.param))
+    write_model(published, case)
     shutil.copytree(published, saved)
     swap_experts(saved)
     return published, saved
@@ -47,7 +51,7 @@ def test_experts_are_read_right_whatever_the_form_and_the_sizes(both_forms):
     """transformers itself reads only its own form right where two sizes are equal."""
     _, saved = both_forms
     groups = mixed_groups(FAMILY)[3:4]
-    [expected] = [padded_logprobs(load_plain(saved), sequences_of(groups, [None]), temperature=1.0)]
+    [expected] = [padded_logprobs(load_plain(saved), sequences_of(groups, [None]), temperature=1.0, family=FAMILY)]
 
     for folder in both_forms:
         trainer = start_trainer(0, 1, 0, folder)
