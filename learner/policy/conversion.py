@@ -8,8 +8,10 @@ Axes: E experts, D hidden size, F width of an expert.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     Transpose,
@@ -18,6 +20,7 @@ from transformers.core_model_loading import (
     rename_source_key,
     revert_weight_conversion,
 )
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from learner.errors import LearnerError
 
@@ -115,6 +118,25 @@ def are_swapped(stored: Mapping[str, tuple[int, ...]], own: Mapping[str, tuple[i
             f"{verdicts[False]} with swapped axes; write all files of the folder with one program"
         )
     return next(iter(verdicts), True)
+
+
+def save_as_published(hf_model: Any, folder: Path) -> None:
+    """Write a small model's configuration and weights, experts as published checkpoints hold them.
+
+    Args:
+        hf_model: of transformers, whole; its weights become one file.
+        folder: created where it does not exist.
+    """
+    hf_model.save_pretrained(folder)
+    names = checkpoint_names(hf_model)
+    swapped = {names[name] for name in swapped_names(hf_model, names)}
+    if swapped:
+        path = folder / SAFE_WEIGHTS_NAME
+        tensors = {
+            name: tensor.transpose(*EXPERT_AXES).contiguous() if name in swapped else tensor
+            for name, tensor in load_file(path).items()
+        }
+        save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _conversions(hf_model: Any) -> tuple[list[WeightRenaming], list[WeightConverter]]:

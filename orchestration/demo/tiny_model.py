@@ -57,6 +57,8 @@ def make_tiny_model(
     import torch
     from transformers import GenerationConfig
 
+    from learner.policy.conversion import save_as_published
+
     vocab_size = tiny.text_config["vocab_size"]
     trained = train_tokenizer(corpus, special_tokens=tiny.control_tokens, vocab_size=vocab_size, form=form)
     processor = make_processor(tiny, trained)
@@ -72,7 +74,7 @@ def make_tiny_model(
         temperature=1.0,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    model.to(torch.float32).save_pretrained(folder)
+    save_as_published(model.to(torch.float32), folder)
     processor.save_pretrained(folder)
 
 

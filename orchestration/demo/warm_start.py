@@ -73,6 +73,8 @@ def warm_start(
     Raises:
         ValueError: If there are fewer pictures than one step needs.
     """
+    from learner.policy.conversion import save_as_published
+
     pictures = pictures_of(samples)
     if len(pictures) < settings.warm_start_batch_size:
         raise ValueError(
@@ -80,7 +82,7 @@ def warm_start(
         )
     policy, collator = load(folder_in, tiny)
     _train(policy, _batches(pictures, collator, settings, seed, form), settings, progress)
-    policy.hf_model.save_pretrained(folder_out)
+    save_as_published(policy.hf_model, folder_out)
     collator.processor.save_pretrained(folder_out)
 
 
