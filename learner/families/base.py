@@ -104,6 +104,14 @@ class BaseFamily(ABC):
     def language_blocks(self, model: Any) -> list[torch.nn.Module]:
         """Transformer blocks of the language model."""
 
+    def expert_layers(self, model: Any) -> list[Any]:
+        """Return the layers of experts of the language model; none by default.
+
+        Each has the modules `experts`, with stacked weights, and `gate`, which returns the logits [L, E] of the router,
+        the weights [L, K] of the chosen experts and their indices [L, K].
+        """
+        return []
+
 
 class ModelFamily(BaseFamily):
     """A family whose micro-batches are streams, built from a model's configuration."""
@@ -165,11 +173,3 @@ class ModelFamily(BaseFamily):
 
     def language_blocks(self, model: Any) -> list[torch.nn.Module]:
         return list(model.model.language_model.layers)
-
-    def expert_layers(self, model: Any) -> list[Any]:
-        """Return the layers of experts of the language model; none by default.
-
-        Each has the modules `experts`, with stacked weights, and `gate`, which returns the logits [L, E] of the router,
-        the weights [L, K] of the chosen experts and their indices [L, K].
-        """
-        return []
