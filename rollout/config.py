@@ -234,7 +234,7 @@ class RolloutConfig:
         """What is added to the texts of every row."""
         return PromptSpec(
             system_prompt=self.system_prompt,
-            task_prompts={task: text for task, text in self.task_prompts.items() if text},
+            task_prompts=self.task_prompts,
             template_kwargs=self.chat_template_kwargs,
         )
 

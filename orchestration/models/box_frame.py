@@ -37,10 +37,10 @@ def with_box_frame(config: ExperimentConfig) -> ExperimentConfig:
         ConfigError: the frame is pixel_resized, and the model's processor has no such size.
     """
     frame = config.model.coord_mode or family_frame(config.model)
-    if frame is None:
-        return config
-    _check_resized(config.model, frame)
-    prompts = {task: fill_frame(text, frame) for task, text in config.rollout.task_prompts.items()}
+    prompts = {task: text for task, text in config.rollout.task_prompts.items() if text}
+    if frame is not None:
+        _check_resized(config.model, frame)
+        prompts = {task: fill_frame(text, frame) for task, text in prompts.items()}
     return replace(
         config,
         model=replace(config.model, coord_mode=frame),

@@ -14,6 +14,7 @@ from orchestration.plan.findings import frame_findings
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings, check_tasks
 from orchestration.settings.model import ModelConfig
+from tests.tiny_models import tiny_config
 
 BOXES = [("iou", "a"), ("iou", "a"), ("pointing", "b"), ("chart", "c")]
 IN_THOUSANDTHS = "Write each box as [x1, y1, x2, y2] in thousandths of the image's width and height, from 0 to 1000."
@@ -42,7 +43,7 @@ def test_a_family_says_its_frame_in_the_prompts_of_its_boxes(family: str, tmp_pa
 
 def test_where_there_is_no_folder_the_stated_sizes_or_the_demo_say_it(tmp_path: Path) -> None:
     assert family_frame(ModelConfig(path=None, family=None, hf_config={"model_type": "internvl"})) == "norm1000"
-    assert family_frame(ModelConfig(path=None, family="qwen2_5_vl")) == "pixel_resized"
+    assert family_frame(tiny_config("qwen2_5_vl")) == "pixel_resized"
     assert family_frame(ModelConfig(path=str(tmp_path / "absent"), family=None)) is None
 
 

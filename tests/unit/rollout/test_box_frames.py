@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from learner.config import SUPPORTED_FAMILIES
-from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from rewards.core.base import RewardRequest
 from rewards.core.config import GroundingConfig
 from rewards.functions.grounding import GroundingReward
 from rollout.prompt import PromptBuilder
 from rollout.records import ImageBytes, Sample
+from tests.tiny_models import make_tiny_model
 
 Size = tuple[int, int]
 
@@ -63,7 +63,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for name in ("qwen2_5_vl", "internvl"):
         found[name] = tmp_path_factory.mktemp(name)
-        make_tiny_model(found[name], FAMILIES[name], corpus=["where is the red oval?"] * 3, seed=0)  # type: ignore[index]
+        make_tiny_model(found[name], name, corpus=["where is the red oval?"] * 3)
     return found
 
 
