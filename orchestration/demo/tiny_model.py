@@ -37,7 +37,7 @@ CHAT_TEMPLATE = (
 SILENT_WEIGHTS = (
     "o_proj.weight", "out_proj.weight", "attn.proj.weight", "attention.projection_layer.weight",
     "mlp.down_proj.weight", "experts.down_proj", "shared_expert.down_proj.weight", "mlp.fc2.weight",
-    "mlp.linear_fc2.weight",
+    "mlp.linear_fc2.weight", "o_proj.linear.weight", "mlp.down_proj.linear.weight",
 )  # fmt: skip
 """Ends of the names of the output projections of attention and MLP, in the words of all architectures."""
 

@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from learner.config import SUPPORTED_FAMILIES
+from learner.families.base import ModelFamily
 from learner.families.registry import get_family
 from orchestration.demo.drawn.questions import END_OF_TURN, DemoSample, tags_of
 from orchestration.demo.tiny_model import CHAT_TOKENS, SILENT_WEIGHTS
@@ -79,6 +80,9 @@ def test_a_drawing_takes_as_many_tokens_as_the_family_says(
     family = get_family(model.config)
     prompt = prompt_text(processor, "Find it.")
     ids = processor(text=[prompt * 2], images=[picture(samples[0]), picture(samples[3])]).input_ids[0]
+    if not isinstance(family, ModelFamily):  # of Gemma 4, whose processor makes at least 64 of any picture
+        assert ids.count(family.image_token_id) == 2 * 64
+        return
     encoded = family.encode(processor.image_processor, [picture(samples[0]), picture(samples[3])])
 
     counts = [family.num_tokens(image.grids[0].tolist()) for image in encoded]
@@ -108,6 +112,7 @@ def test_every_block_starts_as_the_identity(model: Any) -> None:
     silent = [name for name, parameter in model.named_parameters() if name.endswith(SILENT_WEIGHTS)]
 
     family = get_family(model.config)
+    family.prepare(model)
     num_blocks = len(family.language_blocks(model)) + len(family.vision_blocks(model))
     assert len(silent) == 2 * num_blocks  # attention and MLP
     assert not any(model.get_parameter(name).any() for name in silent)
