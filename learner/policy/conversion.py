@@ -1,19 +1,25 @@
-"""What transformers does to a checkpoint's tensors while it loads them: other names, and swapped axes of experts.
+"""What transformers does to a checkpoint's tensors while it loads them: other names, swapped axes, stacked experts.
 
 Checkpoints of Qwen3-VL-MoE hold the experts of a layer as [E, D, 2F] and [E, F, D], and vLLM reads them so;
 transformers 5 holds them as [E, 2F, D] and [E, D, F]. It swaps the axes when the shape of a tensor is the other one,
 which it cannot see where both sizes are equal, and it saves a model without swapping them back, which vLLM cannot read.
 
+In other families a folder may hold a tensor for each expert, or all of a layer in one, [E, 2F, D] and [E, D, F], which
+is what engines get and exports hold: transformers and vLLM read both.
+
 Axes: E experts, D hidden size, F width of an expert.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
+    MergeModulelist,
     Transpose,
     WeightConverter,
     WeightRenaming,
@@ -24,42 +30,63 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from learner.errors import LearnerError
 
+EXPERTS = ".experts."
 EXPERT_AXES = (-2, -1)
 """What is swapped in the tensors of experts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a tensor of a folder is to the model."""
+
+    name: str
+    """Of the parameter."""
+    expert: int | None = None
+    """Which of the matrices that the parameter stacks it is a part of; None where it is the whole parameter."""
+    part: int = 0
+    """Which part of that matrix, in the order of its rows: gate before up."""
 
 
 def checkpoint_names(hf_model: Any) -> dict[str, str]:
     """Map each parameter's name in the module to its name in a checkpoint of the family.
 
-    transformers renames while loading; engines and exported folders want the names of the original.
+    transformers renames while loading; engines and exported folders want the names of the original. Experts that it
+    stacks keep the name of the stack.
 
     Raises:
-        LearnerError: transformers merges tensors of this model while loading, so names are not one to one.
+        LearnerError: transformers merges other tensors of this model while loading, so names are not one to one.
     """
     names = {}
     for name, parameter in hf_model.named_parameters():
         original = list(revert_weight_conversion(hf_model, {name: parameter}))
-        if len(original) != 1:
+        if len(original) == 1:
+            names[name] = original[0]
+        elif EXPERTS in name and all(EXPERTS in stored for stored in original):
+            names[name] = original[0].partition(EXPERTS)[0] + EXPERTS + name.partition(EXPERTS)[2]
+        else:
             raise LearnerError(f"parameter {name} is stored as {original}; only one-to-one names are supported")
-        names[name] = original[0]
     return names
 
 
-def parameter_naming(hf_model: Any) -> Callable[[str], str]:
-    """Return the function from a key in a file to the parameter's name, as transformers applies it while loading.
+def parameter_naming(hf_model: Any) -> Callable[[str], Place]:
+    """Return the function from a key in a file to what it is to the model, as transformers applies it while loading.
 
-    The function raises LearnerError for a key whose tensor transformers would merge with others.
+    The function raises LearnerError for a key whose tensor transformers would merge with others in another way.
     """
     renamings, converters = _conversions(hf_model)
     known = hf_model.state_dict()
 
-    def rename(key: str) -> str:
+    def locate(key: str) -> Place:
         name, pattern = rename_source_key(key, renamings, converters, hf_model.base_model_prefix, known)
-        if pattern is not None and not _swaps(pattern, converters):
+        if pattern is None or _swaps(pattern, converters):
+            return Place(name=name)
+        [converter] = [converter for converter in converters if pattern in converter.source_patterns]
+        number = re.search(r"\.experts\.(\d+)\.", key)
+        if number is None or not isinstance(converter.operations[0], MergeModulelist):
             raise LearnerError(f"weight {key} would be merged with others while loading; that is not supported")
-        return str(name)
+        return Place(name=name, expert=int(number[1]), part=converter.source_patterns.index(pattern))
 
-    return rename
+    return locate
 
 
 def swapped_names(hf_model: Any, names: Mapping[str, str]) -> frozenset[str]:

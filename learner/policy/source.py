@@ -41,11 +41,17 @@ class PretrainedWeights:
         folder = Path(model_path)
         self._files = {path: safe_open(str(path), framework="pt") for path in _weight_files(folder)}
         self._places: dict[str, tuple[Path, str]] = {}
-        self._rename = parameter_naming(hf_model)
+        self._stacks: dict[str, dict[tuple[int, int], tuple[Path, str]]] = {}
+        """Of a parameter that stacks matrices of a tensor each: by its number and part of it."""
+        self._locate = parameter_naming(hf_model)
         for path, file in self._files.items():
             for key in file.keys():  # noqa: SIM118
-                self._places[self._rename(key)] = (path, key)
-        missing = [name for name, _ in hf_model.named_parameters() if name not in self._places]
+                place = self._locate(key)
+                if place.expert is None:
+                    self._places[place.name] = (path, key)
+                else:
+                    self._stacks.setdefault(place.name, {})[place.expert, place.part] = (path, key)
+        missing = [name for name, parameter in hf_model.named_parameters() if not self._holds(name, parameter.shape)]
         if missing:
             raise LearnerError(
                 f"{folder}: the weight files lack {len(missing)} parameters of this architecture, one is {missing[0]}; "
@@ -55,7 +61,7 @@ class PretrainedWeights:
             name: tuple(hf_model.get_parameter(name).shape)
             for name in swapped_names(hf_model, checkpoint_names(hf_model))
         }
-        stored = {name: tuple(self._slice(name).get_shape()) for name in own}
+        stored = {name: tuple(self._slice(self._places[name]).get_shape()) for name in own}
         self._swapped: Collection[str] = own if are_swapped(stored, own, folder) else ()
 
     def add_adapter(self, config: LoraConfig, factors: Mapping[str, tuple[int, ...]]) -> None:
@@ -73,12 +79,12 @@ class PretrainedWeights:
         path = folder / WEIGHTS_FILE
         file = self._files[path] = safe_open(str(path), framework="pt")
         stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        for name, key in match_factors(folder, stored, factors, self._rename).items():
+        for name, key in match_factors(folder, stored, factors, lambda key: self._locate(key).name).items():
             self._places[name] = (path, key)
             self.dtype(name)  # refuses what is quantised
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return name in self._places or name in self._stacks
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the type in which a parameter's tensor is stored.
@@ -86,9 +92,10 @@ class PretrainedWeights:
         Raises:
             LearnerError: it is not a floating-point type.
         """
-        stored = self._slice(name).get_dtype()
+        place = self._places[name] if name in self._places else next(iter(self._stacks[name].values()))
+        stored = self._slice(place).get_dtype()
         if stored not in DTYPES:
-            path, key = self._places[name]
+            path, key = place
             raise LearnerError(
                 f"{path}: {key} is stored as {stored}, which is no type to train from; point model.path at the "
                 f"checkpoint that is not quantised ({', '.join(DTYPES)})"
@@ -97,12 +104,29 @@ class PretrainedWeights:
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Return some rows of a parameter's tensor in the type in which it is stored; only these are read."""
-        stored = self._slice(name)
+        if name in self._stacks:
+            return self._stacked(self._stacks[name], start, stop)
+        stored = self._slice(self._places[name])
         tensor: torch.Tensor = stored[start:stop] if stored.get_shape() else stored[...]
         return tensor.transpose(*EXPERT_AXES).contiguous() if name in self._swapped else tensor
 
-    def _slice(self, name: str) -> Any:
-        path, key = self._places[name]
+    def _stacked(self, stack: Mapping[tuple[int, int], tuple[Path, str]], start: int, stop: int | None) -> torch.Tensor:
+        num_parts = 1 + max(part for _, part in stack)
+        numbers = range(len(stack) // num_parts)[start:stop]
+        matrices = [torch.cat([self._slice(stack[number, part])[:] for part in range(num_parts)]) for number in numbers]
+        one = [self._slice(stack[0, part]).get_shape() for part in range(num_parts)]
+        return torch.stack(matrices) if matrices else torch.empty(0, sum(rows for rows, _ in one), one[0][1])
+
+    def _holds(self, name: str, shape: Sequence[int]) -> bool:
+        """Whether a parameter of this shape is in the files, each part of each matrix that it stacks included."""
+        if name not in self._stacks:
+            return name in self._places
+        numbers = {number for number, _ in self._stacks[name]}
+        num_parts = len({part for _, part in self._stacks[name]})
+        return numbers == set(range(shape[0])) and len(self._stacks[name]) == len(numbers) * num_parts
+
+    def _slice(self, place: tuple[Path, str]) -> Any:
+        path, key = place
         return self._files[path].get_slice(key)
 
 

@@ -16,7 +16,9 @@ from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import load_balancin
 
 from learner.config import ExpertsConfig, LoraConfig
 from learner.errors import LearnerError
+from learner.policy.conversion import checkpoint_names, swapped_names
 from learner.policy.images import ImageEncoder
+from learner.policy.source import PretrainedWeights
 from learner.training.expert_balance import balance_loss
 from tests.families.case import IMAGE_TOKEN, write_model
 from tests.families.cases.qwen3_vl_moe import EXPERTS, config, swap_experts
@@ -209,3 +211,60 @@ def test_adapters_of_attention_train_and_those_of_experts_are_refused_by_name(fo
 
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert moved == {name for name in before if name.endswith(("q_proj.weight", "v_proj.weight"))}
+
+
+@pytest.fixture(params=["one by one", "stacked"])
+def qwen3_5_moe(request, tmp_path):
+    """A tiny Qwen3.5-MoE of transformers and its folder, with a tensor for each expert or one for all of a layer."""
+    from transformers import Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration
+
+    torch.manual_seed(0)
+    model = Qwen3_5MoeForConditionalGeneration(
+        Qwen3_5MoeConfig(
+            text_config={
+                **{"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2},
+                **{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "num_experts": 12},
+                **{"num_experts_per_tok": 2, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24},
+            },
+            vision_config={
+                "depth": 1,
+                "hidden_size": 32,
+                "intermediate_size": 32,
+                "num_heads": 2,
+                "out_hidden_size": 32,
+            },
+        )
+    )
+    model.save_pretrained(tmp_path)
+    if request.param == "stacked":
+        names = checkpoint_names(model)
+        tensors = {names[name]: parameter.detach() for name, parameter in model.named_parameters()}
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    return model, tmp_path
+
+
+def test_experts_are_read_one_by_one_or_stacked_and_sent_stacked(qwen3_5_moe):
+    model, folder = qwen3_5_moe
+    weights = PretrainedWeights(folder, model)
+
+    for name, parameter in model.named_parameters():
+        assert name in weights
+        assert torch.equal(weights.rows(name), parameter), name
+        assert torch.equal(weights.rows(name, 3, 7), parameter[3:7]), name
+        assert weights.rows(name, len(parameter)).shape == (0, *parameter.shape[1:])
+    names = checkpoint_names(model)
+    assert names["model.language_model.layers.1.mlp.experts.gate_up_proj"].endswith("layers.1.mlp.experts.gate_up_proj")
+    assert len(set(names.values())) == len(names)
+    assert not swapped_names(model, names)
+
+
+def test_one_expert_that_is_missing_is_noticed(qwen3_5_moe):
+    model, folder = qwen3_5_moe
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    lost = next(name for name in tensors if ".experts." in name)
+    del tensors[lost]
+    save_file(tensors, path, metadata={"format": "pt"})
+
+    with pytest.raises(LearnerError, match=r"lack 1 parameters of this architecture, one is .*layers\.0\.mlp\.experts"):
+        PretrainedWeights(folder, model)
