@@ -11,12 +11,14 @@ pytest.importorskip("vllm", reason="the loaders are vLLM's")
 
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.distributed import parallel_state
+from vllm.forward_context import set_forward_context
 from vllm.model_executor.layers.fused_moe.layer import FusedMoEFactory
 from vllm.model_executor.layers.fused_moe.oracle.unquantized import UnquantizedMoeBackend
+from vllm.model_executor.model_loader.reload import record_metadata_for_reloading
 
 from orchestration.workers.weight_sync import compare_fingerprints
 from rollout.fingerprint import fingerprint, join_shards
-from rollout.weight_channel import WeightInspector
+from rollout.weight_channel import GlooWeightTransferEngine, WeightInspector
 
 NUM_EXPERTS, HIDDEN = 6, 64
 GATE_UP, DOWN = "mlp.experts.gate_up_proj", "mlp.experts.down_proj"
@@ -42,7 +44,7 @@ class Model(torch.nn.Module):
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         named = [(name.removeprefix("mlp.experts."), tensor) for name, tensor in weights]
-        assert set(self.mlp.experts.routed_experts.load_weights(named)) == {"w13_weight", "w2_weight"}
+        assert len(set(self.mlp.experts.routed_experts.load_weights(named))) == len(named)
 
     def pack(self) -> None:
         experts = self.mlp.experts.routed_experts
@@ -134,3 +136,51 @@ def test_experts_with_swapped_axes_are_found_where_sizes_are_equal(
     name = {32: GATE_UP, 64: DOWN}.get(case[1])
     if name is not None:
         assert wrong(workers, case, {**sent, name: sent[name].mT.contiguous()}) == [OWN[name]]
+
+
+@pytest.mark.parametrize("width", [32, 48, 64])
+def test_updated_experts_are_packed_again_and_compute_what_the_weights_say(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice, and not at all where an update brings no experts; against each expert's product written out."""
+    case = (1, width, True)
+    monkeypatch.setattr(parallel_state, "_TP", SimpleNamespace(world_size=1, rank_in_group=0))
+    with set_current_vllm_config(VllmConfig()):
+        model = Model(width, True)
+        record_metadata_for_reloading(model)
+        model.load_weights(checkpoint(width, True).items())
+        model.pack()
+    receiver: Any = object.__new__(GlooWeightTransferEngine)
+    receiver.model, receiver.model_config = model, SimpleNamespace(dtype=torch.float32)
+    for factor in (1.0, 0.5, -2.0):
+        sent = {name: factor * tensor for name, tensor in checkpoint(width, True).items()}
+        if factor != 1.0:
+            receiver._staged = list(sent.items())
+            receiver.finish_weight_update()
+        receiver._staged = []
+        receiver.finish_weight_update()
+        assert wrong([model], case, sent) == []
+        torch.testing.assert_close(computed(model), expected(sent), rtol=1e-4, atol=1e-3)
+
+
+TOKENS = torch.linspace(-1.0, 1.0, 5 * HIDDEN).reshape(5, HIDDEN).cos()
+CHOSEN = torch.tensor([[0, 1], [5, 2], [3, 3], [4, 0], [1, 5]], dtype=torch.int32)
+SHARES = torch.linspace(0.1, 0.9, 10).reshape(5, 2)
+
+
+def computed(model: Model) -> torch.Tensor:
+    experts = model.mlp.experts.routed_experts
+    with set_forward_context(None, VllmConfig()):
+        output: torch.Tensor = experts.quant_method.forward_native(
+            experts, TOKENS.clone(), SHARES, CHOSEN, shared_experts=None, shared_experts_input=None
+        )
+    return output
+
+
+def expected(sent: dict[str, torch.Tensor]) -> torch.Tensor:
+    found = torch.zeros_like(TOKENS)
+    for token, (chosen, shares) in enumerate(zip(CHOSEN.tolist(), SHARES, strict=True)):
+        for expert, share in zip(chosen, shares, strict=True):
+            gate, up = (TOKENS[token] @ sent[GATE_UP][expert]).chunk(2)
+            found[token] += share * (torch.nn.functional.silu(gate) * up) @ sent[DOWN][expert]
+    return found
