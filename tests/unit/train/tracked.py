@@ -41,7 +41,7 @@ def step_of(step: int, clock: float) -> dict[str, Any]:
         "report": StepReport(
             step=step, weight_version=step + 1, metrics={"policy/loss": 0.1 * step}, seconds={"plan": clock}
         ),
-        "sync": SyncReport(version=step + 1, transfer_s=clock, num_compared=3, num_bytes=8),
+        "sync": SyncReport(version=step + 1, transfer_s=clock, num_compared=3, num_bytes=int(80 * clock)),
         "mismatch": 1e-6,
         "seconds": {"wait_rollout": clock, "train": clock},
         "counts": {"reward/num_actor_restarts": clock},
