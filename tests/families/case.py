@@ -64,8 +64,6 @@ class Case:
     """A parameter of the vision tower, of the projector and of the language model."""
     class_in_readme: str | None = None
     """Class of learner/README.md's example that is the family, where there is none in learner/families."""
-    demo_model: str | None = None
-    """Choice of `model` that makes a tiny model of the family and warm-starts it, where there is one."""
     lora_targets: tuple[str, ...] = ("q_proj", "down_proj")
     atol: float = 1e-5
     """Allowed for logprobs, and for gradients as shares of the largest one where that is above 1; float32."""

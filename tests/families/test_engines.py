@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,12 @@ SAMPLES = [image_sample(0), image_sample(1, (168, 56)), image_sample(2, (112, 11
 
 @dataclass
 class Observed:
-    """What one engine did after it took the learner's weights, and another one that read the exported folder."""
+    """What an engine of the learner's exported folder did, before and after it took the weights of a further step."""
 
+    exported: list[Any]
+    """Greedy completions of what it had read."""
     groups: list[Any]
-    """Sampled under the learner's weights."""
-    greedy: list[list[int]]
-    """Completions of the synced engine."""
-    exported: list[list[int]]
-    """Those of the engine of the exported folder."""
+    """Sampled under the weights that it was sent."""
     layout: dict[str, str]
     """The learner's name -> the engine's."""
     names: list[str]
@@ -73,13 +72,18 @@ async def compare(engine: Any, sender: Any, layout: dict[str, str]) -> tuple[lis
     return compare_fingerprints(sent, await engine.weight_fingerprints(sorted(set(layout.values()))), layout)
 
 
-async def observe(case: Case, trainer: PolicyTrainer, folder: Path, export: Path) -> Observed:
+async def observe(case: Case, trainer: PolicyTrainer, folders: Sequence[Path]) -> Observed:
     from rollout.engine import GenerationEngine
     from rollout.records import SamplingSpec
 
-    greedy = SamplingSpec(group_size=1, temperature=0.0, max_completion_tokens=12)
-    config = rollout_config(max_images_per_prompt=2, dtype=case.engine_dtype)
-    engine = GenerationEngine(config, folder)
+    before, after = folders
+    trainer.train_step(mixed_groups(case.name), step=0)
+    trainer.export(before)
+    engine = GenerationEngine(rollout_config(max_images_per_prompt=2, dtype=case.engine_dtype), before)
+    exported = await generate(engine, SamplingSpec(group_size=1, temperature=0.0, max_completion_tokens=12))
+
+    trainer.train_step(mixed_groups(case.name), step=1)
+    trainer.export(after)
     client = LoopClient(engine, asyncio.get_running_loop())
     client.weight_version = "1"
     sender = await asyncio.to_thread(connect, trainer, client, case.engine_dtype)
@@ -89,47 +93,42 @@ async def observe(case: Case, trainer: PolicyTrainer, folder: Path, export: Path
     layout = await engine.weight_layout(sender.names())
     wrong = await compare(engine, sender, layout)
     groups = await generate(engine, SamplingSpec(group_size=3, temperature=1.0, max_completion_tokens=16, seed=5))
-    synced, names = tokens(await generate(engine, greedy)), await engine.weight_names()
-    trainer.export(export)
     with torch.no_grad():
         for parameter in trainer.backend.policy.parameters():
             parameter.add_(0.01)
     wrong_when_changed = await compare(engine, sender, layout)
+    names = await engine.weight_names()
     sender.close()
     engine.close()
-
-    fresh = GenerationEngine(config, export)
-    exported = tokens(await generate(fresh, greedy))
-    fresh.close()
     return Observed(
-        groups=groups, greedy=synced, exported=exported, layout=layout, names=names, wrong=wrong,
+        exported=exported, groups=groups, layout=layout, names=names, wrong=wrong,
         wrong_when_changed=wrong_when_changed,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def export(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the learner's weights after its step are written."""
-    return tmp_path_factory.mktemp(f"export_{case.name}") / "export"
+def exports(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The learner's weights that the engine reads, and those that it is sent."""
+    folder = tmp_path_factory.mktemp(f"exports_{case.name}")
+    return folder / "before", folder / "after"
 
 
 @pytest.fixture(scope="session")
-def observed(case: Case, folder: Path, own_family: str | None, export: Path) -> Observed:
-    """One step, so that what is sent is not what the engine has read, and then all that the tests look at."""
+def observed(case: Case, folder: Path, own_family: str | None, exports: tuple[Path, Path]) -> Observed:
     trainer = start_trainer(0, 1, 0, folder, family=own_family)
-    trainer.train_step(mixed_groups(case.name), step=0)
-    found = asyncio.run(observe(case, trainer, folder, export))
+    found = asyncio.run(observe(case, trainer, exports))
     trainer.close()
     return found
 
 
 def test_engine_and_learner_have_the_same_logprobs(
-    case: Case, own_family: str | None, observed: Observed, export: Path, differences: Any
+    case: Case, own_family: str | None, observed: Observed, exports: tuple[Path, Path], differences: Any
 ) -> None:
     """Of what was sampled, token by token, against the learner's own pass over the whole groups."""
     from rollout.engine import banned_token_ids
 
-    policy = whole_policy(export, banned_token_ids=banned_token_ids(export), own_family=own_family)
+    _, after = exports
+    policy = whole_policy(after, banned_token_ids=banned_token_ids(after), own_family=own_family)
     groups = [
         ScoredGroup(
             group_id=group.group_id,
@@ -149,7 +148,7 @@ def test_engine_and_learner_have_the_same_logprobs(
         )
         for group in observed.groups
     ]
-    batch = pack(policy, ImageEncoder.from_pretrained(export, policy.family), groups)
+    batch = pack(policy, ImageEncoder.from_pretrained(after, policy.family), groups)
     with torch.no_grad():
         logprobs, _ = policy(batch)
 
@@ -170,18 +169,19 @@ def test_all_tensors_are_the_learners_after_a_sync_and_every_change_is_noticed(
 
 
 def test_the_exported_folder_gives_equal_greedy_tokens_in_transformers_and_vllm(
-    case: Case, observed: Observed, export: Path, differences: Any
+    case: Case, observed: Observed, exports: tuple[Path, Path], differences: Any
 ) -> None:
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     from rollout.engine import banned_token_ids
 
+    export, _ = exports
     _, report = AutoModelForImageTextToText.from_pretrained(export, output_loading_info=True)
     assert not any(report.values()), report
     model, processor = load_plain(export).eval(), AutoProcessor.from_pretrained(export)
     banned, found = banned_token_ids(export), []
-    for sample, group in zip(SAMPLES, observed.groups, strict=True):
+    for sample, group in zip(SAMPLES, observed.exported, strict=True):
         pictures = [Image.open(io.BytesIO(image.data)) for image in sample.images]
         content = [{"type": "image"} for _ in pictures] + [{"type": "text", "text": sample.question}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
@@ -191,5 +191,5 @@ def test_the_exported_folder_gives_equal_greedy_tokens_in_transformers_and_vllm(
         whole = model.generate(**inputs, do_sample=False, max_new_tokens=12, suppress_tokens=banned)
         found.append(whole[0, ids.shape[1] :].tolist())
 
-    assert observed.greedy == observed.exported == found
+    assert tokens(observed.exported) == found
     differences.state("export in transformers and vLLM", case.name, f"{sum(map(len, found))} tokens equal")

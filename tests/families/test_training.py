@@ -1,6 +1,7 @@
 """The main job with a tiny warm-started model of each family: 20 GRPO steps, and the reward rises."""
 
 import json
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -9,20 +10,19 @@ from tests.families.conftest import CASES
 from tests.integration.conftest import _end_commands  # noqa: F401
 from tests.integration.driver import Driver
 
+MODELS = Path(__file__).parents[2] / "conf" / "model"
 NUM_STEPS, NUM_COMPARED = 20, 5
 LEAST_RISE = 0.03
 """Between the first and the last steps; rewards of all tasks together are between 0 and 1."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [case.name for case in CASES.values() if case.demo_model is not None])
+@pytest.mark.parametrize("name", [name for name in CASES if (MODELS / f"tiny_{name}.yaml").is_file()])
 def test_the_reward_rises_over_20_steps(name, tmp_path, differences):
     run_dir = tmp_path / "run"
-    model = f"model={CASES[name].demo_model}"
-    driver = Driver(
-        tmp_path, "train", "experiment=cpu_quick", model, f"run_dir={run_dir}", f"cache_dir={tmp_path / 'cache'}",
-        f"training.num_steps={NUM_STEPS}",
-    )  # fmt: skip
+    cache, steps = f"cache_dir={tmp_path / 'cache'}", f"training.num_steps={NUM_STEPS}"
+    quick = ("train", "experiment=cpu_quick", f"model=tiny_{name}")
+    driver = Driver(tmp_path, *quick, f"run_dir={run_dir}", cache, steps)
 
     assert driver.finish(timeout_s=1500.0) == 0, driver.output
 

@@ -43,7 +43,6 @@ def processor(tokenizer: Any) -> Any:
 CASE = replace(
     qwen2_5_vl.CASE,
     name="glm4v",
-    demo_model=None,
     class_in_readme="Glm4v",
     config=config,
     processor=processor,

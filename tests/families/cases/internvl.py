@@ -9,11 +9,10 @@ SIDE = 2 * TOKEN_PIXELS
 """Tiles of 56 x 56 pixels are 2 x 2 tokens; a picture that is no square is cut into tiles and a thumbnail."""
 
 
-def make_case(name: str, *, demo_model: str | None = None, **text: Any) -> Case:
+def make_case(name: str, **text: Any) -> Case:
     """Return the case of an InternVL with a language model of these settings."""
     return Case(
         name=name,
-        demo_model=demo_model,
         config=partial(config, text),
         processor=processor,
         control_tokens=("<img>", "</img>", "<IMG_CONTEXT>", "<video>"),
@@ -70,4 +69,4 @@ def num_image_tokens(width: int, height: int) -> int:
     return 4 * (num_tiles + (num_tiles > 1))
 
 
-CASE = make_case("internvl", demo_model="tiny_internvl", model_type="qwen2")
+CASE = make_case("internvl", model_type="qwen2")

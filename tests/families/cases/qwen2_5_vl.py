@@ -63,7 +63,6 @@ def grid_and_kinds(ids: torch.Tensor, grids: torch.Tensor) -> dict[str, torch.Te
 
 CASE = Case(
     name="qwen2_5_vl",
-    demo_model="tiny_qwen2_5_vl",
     config=config,
     processor=processor,
     control_tokens=QWEN_TOKENS,

@@ -33,4 +33,4 @@ def processor(tokenizer: Any) -> Any:
     return Qwen2VLProcessor(Qwen2VLImageProcessor(**PIXELS), tokenizer, Qwen2VLVideoProcessor(**PIXELS))
 
 
-CASE = replace(qwen2_5_vl.CASE, name="qwen2_vl", demo_model=None, config=config, processor=processor)
+CASE = replace(qwen2_5_vl.CASE, name="qwen2_vl", config=config, processor=processor)

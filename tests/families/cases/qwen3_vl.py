@@ -52,7 +52,6 @@ def num_image_tokens(width: int, height: int) -> int:
 CASE = replace(
     qwen2_5_vl.CASE,
     name="qwen3_vl",
-    demo_model=None,
     config=config,
     processor=processor,
     num_image_tokens=num_image_tokens,
