@@ -1,10 +1,7 @@
 """Differences on the gloo channel: what an engine's worker puts together is what was published, bit for bit."""
 
 import math
-import socket
 from collections.abc import Collection, Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -14,9 +11,7 @@ pytest.importorskip("vllm", reason="the weight wire is vLLM's")
 from learner.differences import WHOLE, LastPublication, whole
 from learner.weight_sender import WeightSender
 from rollout.fingerprint import fingerprint
-from rollout.gloo_channel import GlooWeightTransferEngine
-
-TIMEOUT_S = 30.0
+from tests.unit.wire_worker import Worker, connect
 
 
 class Policy:
@@ -45,44 +40,8 @@ class Policy:
         return ((name, tensor) for name, tensor in self.published().items() if name in names)
 
 
-class Worker:
-    """An engine worker's end of the channel, called directly; loading into a model is vLLM's."""
-
-    def __init__(self) -> None:
-        parallel = SimpleNamespace(data_parallel_index=0, world_size=1, rank=0)
-        config: Any = SimpleNamespace(parallel_config=parallel, model_config=None, lora_config=object())
-        self.end = GlooWeightTransferEngine(None, config, torch.device("cpu"), torch.nn.Module())  # type: ignore[arg-type]
-        self.fails = False
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        self.end.init_transfer_engine(self.end.parse_init_info(init_info))
-
-    def start_weight_update(self) -> None:
-        self.end.start_weight_update()
-
-    def update_weights(self, update_info: dict[str, Any]) -> None:
-        self.end.update_weights(update_info)
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        if self.fails:
-            raise ConnectionError("the engine is gone")
-        self.end.finish_weight_update()
-
-    @property
-    def held(self) -> dict[str, tuple[int, int, int]]:
-        return {name: fingerprint(tensor) for name, tensor in self.end.factors.items()}
-
-
-def connect(policy: Policy, worker: Worker, **changes: Any) -> WeightSender:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shapes = {name: tuple(tensor.shape) for name, tensor in policy.masters.items()}
-    options: dict[str, Any] = {"sends_differences": True, **changes}
-    return WeightSender(
-        shapes, policy.tensors, client=worker, backend="gloo", dtype=str(policy.dtype).removeprefix("torch."), rank=0,
-        num_receivers=1, address="127.0.0.1", port=port, bucket_bytes=2_000, timeout_s=TIMEOUT_S, **options,
-    )  # fmt: skip
+def connected(policy: Policy, worker: Worker, *, sends_differences: bool = True) -> WeightSender:
+    return connect(worker, policy.published(), policy.tensors, bucket_bytes=2_000, sends_differences=sends_differences)
 
 
 def prints(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, int, int]]:
@@ -94,7 +53,7 @@ def test_after_each_of_many_publications_the_worker_holds_what_was_published(
     dtype: torch.dtype, num_publications: int
 ) -> None:
     policy, worker = Policy(dtype), Worker()
-    sender = connect(policy, worker)
+    sender = connected(policy, worker)
     full = sum(tensor.nbytes for tensor in policy.published().values())
     sent = []
     for number in range(num_publications):
@@ -111,7 +70,7 @@ def test_after_each_of_many_publications_the_worker_holds_what_was_published(
 
 def test_after_a_broken_transfer_and_for_a_new_worker_everything_comes_whole() -> None:
     policy, worker = Policy(torch.bfloat16), Worker()
-    sender = connect(policy, worker)
+    sender = connected(policy, worker)
     whole_bytes = sender.send()
     policy.step(1e-6)
     before = worker.held
@@ -123,7 +82,7 @@ def test_after_a_broken_transfer_and_for_a_new_worker_everything_comes_whole() -
 
     worker.fails = False
     policy.step(1e-6)
-    again = connect(policy, worker)
+    again = connected(policy, worker)
     assert again.send() == whole_bytes
     assert worker.held == prints(policy.published())
     policy.step(1e-6)
@@ -132,7 +91,7 @@ def test_after_a_broken_transfer_and_for_a_new_worker_everything_comes_whole() -
     again.close()
 
     replaced = Worker()
-    sender = connect(policy, replaced)
+    sender = connected(policy, replaced)
     assert sender.send() == whole_bytes
     assert replaced.held == prints(policy.published())
     sender.close()
@@ -140,7 +99,7 @@ def test_after_a_broken_transfer_and_for_a_new_worker_everything_comes_whole() -
 
 def test_without_differences_every_publication_is_whole() -> None:
     policy, worker = Policy(torch.bfloat16), Worker()
-    sender = connect(policy, worker, sends_differences=False)
+    sender = connected(policy, worker, sends_differences=False)
     first = sender.send()
     assert sender.send() == first
     assert worker.end._kept is None
@@ -177,7 +136,7 @@ def test_a_tensor_comes_whole_where_that_is_not_longer() -> None:
 
 def test_a_worker_is_told_when_nothing_has_changed() -> None:
     policy, worker = Policy(torch.bfloat16), Worker()
-    sender = connect(policy, worker)
+    sender = connected(policy, worker)
     sender.send()
     assert sender.send() == 8 * len(policy.masters)  # the headers
     assert worker.held == prints(policy.published())
