@@ -120,3 +120,28 @@ def test_a_shared_gpu_must_hold_each_phase_with_what_the_sleeping_side_keeps(tmp
     names = {item.name for item in travelling.items}
     assert "engine's weights" in names
     assert not any("cache" in name or "gradients" in name for name in names)
+
+
+def test_an_engine_that_takes_adapters_alone_holds_their_buffers_and_stages_them_alone(tmp_path: Path) -> None:
+    shape = SHAPES["qwen2_5_vl_7b"]
+    lora = ("+learner/lora=default", "learner.lora.rank=24", "learner.freeze=[vision_tower,projector]")
+    merged = engine_memory(gpu_config(tmp_path, *lora), shape, LIMIT).use
+    adapted = engine_memory(gpu_config(tmp_path, *lora, "learner.lora.publish=adapter"), shape, LIMIT).use
+
+    # 28 layers: q and o 3584 x 3584, k and v 512 x 3584, gate, up and down 18944 x 3584; A and B of each.
+    columns_and_rows = 28 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
+    found = {item.name: item.bytes for item in adapted.items}
+    assert found["adapter"] == 2 * 24 * columns_and_rows
+    assert found["adapter buffers"] == 2 * 32 * columns_and_rows
+    assert found["weight channel"] < {item.name: item.bytes for item in merged.items}["weight channel"]
+    assert "layer being reloaded" not in found
+
+
+def test_differences_cost_a_copy_of_what_is_sent_on_either_side(tmp_path: Path) -> None:
+    shape = read_shape(tiny("qwen2_5_vl").hf_config)
+    names = []
+    for is_on in (False, True):
+        config = cpu_config(tmp_path, f"rollout.weight_channel.differences={str(is_on).lower()}")
+        items = {item.name: item.bytes for item in engine_memory(config, shape, None).use.items}
+        names.append(items.get("last publication"))
+    assert names == [None, 4 * count_parameters(shape).total]
