@@ -124,9 +124,10 @@ def test_a_shared_gpu_must_hold_each_phase_with_what_the_sleeping_side_keeps(tmp
 
 def test_an_engine_that_takes_adapters_alone_holds_their_buffers_and_stages_them_alone(tmp_path: Path) -> None:
     shape = SHAPES["qwen2_5_vl_7b"]
-    lora = ("+learner/lora=default", "learner.lora.rank=24", "learner.freeze=[vision_tower,projector]")
-    merged = engine_memory(gpu_config(tmp_path, *lora), shape, LIMIT).use
-    adapted = engine_memory(gpu_config(tmp_path, *lora, "learner.lora.publish=adapter"), shape, LIMIT).use
+    gpu = ("learner=fsdp_gpu", "rollout=vllm_gpu", "cluster=ray", "rollout.engine.kv_cache_bytes=1000000000")
+    lora = (*gpu, "+learner/lora=default", "learner.lora.rank=24", "learner.freeze=[vision_tower,projector]")
+    merged = engine_memory(cpu_config(tmp_path, *lora), shape, LIMIT).use
+    adapted = engine_memory(cpu_config(tmp_path, *lora, "learner.lora.publish=adapter"), shape, LIMIT).use
 
     # 28 layers: q and o 3584 x 3584, k and v 512 x 3584, gate, up and down 18944 x 3584; A and B of each.
     columns_and_rows = 28 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
