@@ -336,6 +336,7 @@ SUPPORTED_FAMILIES: Mapping[str, BoxFrame] = MappingProxyType(
         "internvl": "norm1000",
         "qwen2_5_vl": "pixel_resized",
         "qwen2_vl": "norm1000",
+        "qwen3_5": "norm1000",
         "qwen3_vl": "norm1000",
         "qwen3_vl_moe": "norm1000",
     }

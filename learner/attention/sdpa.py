@@ -9,7 +9,6 @@ Axes: L tokens of the stream, H heads, D head size; of one block: n rows, m stem
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from learner.attention.kernel import StreamLayout
-
-MIN_LENGTH_FRAC = 0.5
-"""Of the longest row of a block; lower means fewer calls and more padding."""
+from learner.attention.padding import Slots, alike, make_slots, padded_rows, to_slots, to_stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +37,9 @@ class BranchBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaddedBlocks:
-    """Places of a stream's tokens in the blocks: stem blocks, then branch blocks."""
+    """A stream's tokens in blocks: stem blocks, then branch blocks."""
 
-    rows: torch.Tensor
-    """[slots] stream row of each slot; padding slots point to row 0."""
-    slots: torch.Tensor
-    """[L] slot of each stream row."""
-    is_padding: torch.Tensor
-    """bool [slots]"""
+    slots: Slots
     stem_shapes: tuple[tuple[int, int], ...]
     """(n, T) of each block of stems."""
     branches: tuple[BranchBlock, ...]
@@ -66,15 +58,9 @@ class SdpaKernel:
         num_stems = len(layout.stem_lengths)
         stem_blocks = alike(layout.stem_lengths)
         branch_blocks = [block + num_stems for block in alike(layout.branch_lengths)]
-        filled = [_padded_rows(starts[block], lengths[block]) for block in [*stem_blocks, *branch_blocks]]
-        rows = np.concatenate([rows.ravel() for rows, _ in filled])
-        is_used = np.concatenate([used.ravel() for _, used in filled])
-        slots = np.empty(layout.num_tokens, dtype=np.int64)
-        slots[rows[is_used]] = np.flatnonzero(is_used)
+        filled = [padded_rows(starts[block], lengths[block]) for block in [*stem_blocks, *branch_blocks]]
         return PaddedBlocks(
-            rows=torch.from_numpy(rows).to(device),
-            slots=torch.from_numpy(slots).to(device),
-            is_padding=torch.from_numpy(~is_used).to(device),
+            slots=make_slots(filled, layout.num_tokens, device),
             stem_shapes=tuple(rows.shape for rows, _ in filled[: len(stem_blocks)]),
             branches=tuple(
                 _branch_block(rows.shape, layout.stem_of[block - num_stems], starts, lengths, device, dtype)
@@ -90,7 +76,7 @@ class SdpaKernel:
         # One gather for queries, keys and values: their heads side by side, [L, (H + 2 KV) * D].
         stream = torch.cat([query, key, value], dim=1).flatten(1)
         shapes = [*prepared.stem_shapes, *(branch.shape for branch in prepared.branches)]
-        gathered: torch.Tensor = _ToBlocks.apply(stream, prepared)  # type: ignore[no-untyped-call]
+        gathered = to_slots(stream, prepared.slots)
         blocks = [
             block.view(*shape, sum(heads), head_dim).transpose(1, 2).split(heads, dim=1)
             for block, shape in zip(gathered.split([n * t for n, t in shapes]), shapes, strict=True)
@@ -107,33 +93,7 @@ class SdpaKernel:
             keys, values = torch.cat([stem_k, own_k], dim=2), torch.cat([stem_v, own_v], dim=2)
             outs.append(_attend(own_q, keys, values, bias=branch.bias, scaling=scaling))
         padded = torch.cat([out.transpose(1, 2).flatten(0, 1).flatten(1) for out in outs])
-        result: torch.Tensor = _ToStream.apply(padded, prepared)  # type: ignore[no-untyped-call]
-        return result.view(-1, num_heads, head_dim)
-
-
-def alike(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Sort rows into blocks of similar length; empty rows are left out.
-
-    Example:
-        >>> [block.tolist() for block in alike(np.array([3, 0, 10, 6, 2]))]
-        [[2, 3], [0, 4]]
-    """
-    blocks: list[list[int]] = []
-    for index in np.argsort(-lengths, kind="stable"):
-        if lengths[index] == 0:
-            break
-        if blocks and lengths[index] >= MIN_LENGTH_FRAC * lengths[blocks[-1][0]]:
-            blocks[-1].append(int(index))
-        else:
-            blocks.append([int(index)])
-    return [np.array(block) for block in blocks]
-
-
-def _padded_rows(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Stream row of each slot [n, longest] (0 where unused), and which slots are used."""
-    column = np.arange(int(lengths.max()))
-    used = column[None, :] < lengths[:, None]
-    return np.where(used, starts[:, None] + column[None, :], 0), used
+        return to_stream(padded, prepared.slots).view(-1, num_heads, head_dim)
 
 
 def _branch_block(
@@ -145,7 +105,7 @@ def _branch_block(
     dtype: torch.dtype,
 ) -> BranchBlock:
     distinct, stem_of = np.unique(stems, return_inverse=True)
-    stem_rows, stem_used = _padded_rows(starts[distinct], lengths[distinct])
+    stem_rows, stem_used = padded_rows(starts[distinct], lengths[distinct])
     num_rows, longest = shape
     longest_stem = stem_rows.shape[1]
     bias = torch.zeros(num_rows, 1, longest, longest_stem + longest, device=device, dtype=dtype)
@@ -160,34 +120,6 @@ def _branch_block(
         stem_of=torch.from_numpy(stem_of).to(device),
         bias=bias,
     )
-
-
-class _ToBlocks(torch.autograd.Function):
-    """Gather stream rows into slots. Backward gathers too: every row has one slot, so nothing needs adding up."""
-
-    @staticmethod
-    def forward(ctx: Any, stream: torch.Tensor, blocks: PaddedBlocks) -> torch.Tensor:
-        ctx.blocks = blocks
-        return stream.index_select(0, blocks.rows)
-
-    @staticmethod
-    def backward(ctx: Any, grad_padded: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return grad_padded.index_select(0, ctx.blocks.slots), None
-
-
-class _ToStream(torch.autograd.Function):
-    """Gather slots back into stream rows; padding slots get no gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, padded: torch.Tensor, blocks: PaddedBlocks) -> torch.Tensor:
-        ctx.blocks = blocks
-        return padded.index_select(0, blocks.slots)
-
-    @staticmethod
-    def backward(ctx: Any, grad_stream: torch.Tensor) -> tuple[torch.Tensor, None]:
-        blocks: PaddedBlocks = ctx.blocks
-        grad_padded = grad_stream.index_select(0, blocks.rows)
-        return grad_padded.masked_fill_(blocks.is_padding[:, None], 0.0), None
 
 
 def _attend(

@@ -10,6 +10,7 @@ from learner.families.generic import Generic
 from learner.families.internvl import InternVL
 from learner.families.qwen2_5_vl import Qwen25VL
 from learner.families.qwen2_vl import Qwen2VL
+from learner.families.qwen3_5 import Qwen35
 from learner.families.qwen3_vl import Qwen3VL
 from learner.families.qwen3_vl_moe import Qwen3VLMoe
 
@@ -17,6 +18,7 @@ FAMILIES: dict[str, type[ModelFamily]] = {
     "internvl": InternVL,
     "qwen2_5_vl": Qwen25VL,
     "qwen2_vl": Qwen2VL,
+    "qwen3_5": Qwen35,
     "qwen3_vl": Qwen3VL,
     "qwen3_vl_moe": Qwen3VLMoe,
 }

@@ -8,7 +8,8 @@ from torch.nn.attention.flex_attention import create_block_mask
 from learner.attention.flash import FlashKernel
 from learner.attention.flex import FlexKernel
 from learner.attention.kernel import StreamLayout
-from learner.attention.sdpa import SdpaKernel, alike
+from learner.attention.padding import alike
+from learner.attention.sdpa import SdpaKernel
 from learner.policy.model import choose_kernel
 from tests.benchmarks.live_bytes import peak_live_bytes
 
