@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from vllm._custom_ops import causal_conv1d_weight_pack
 from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
 
@@ -113,4 +114,17 @@ def _indices(call: _Call) -> list[torch.Tensor] | None:
             found.append(torch.arange(whole))
         else:
             found.append(target.data.flatten() - 1)
+    return found
+
+
+def plain_convolutions(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights, as a checkpoint orders them, of convolutions that vLLM has packed in place, by name.
+
+    It does so on CPU and keeps a plain copy beside, which counts here if the weights in use are what it packs to.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        plain = vars(module).get("_cpu_unpacked_conv_weight")
+        if plain is not None and torch.equal(causal_conv1d_weight_pack(plain).flatten(), module.weight.flatten()):
+            found[f"{name}.weight"] = plain
     return found

@@ -14,6 +14,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.lora.request import LoRARequest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
+from vllm.transformers_utils.config import get_config
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -22,6 +23,7 @@ from vllm.v1.engine import EngineCoreRequest
 
 from rollout.config import AdapterConfig, RolloutConfig
 from rollout.core_watch import die_with_parent
+from rollout.errors import RolloutError
 from rollout.prompt import EnginePrompt, PromptBuilder
 from rollout.records import EncodedPicture, EncodedPrompt, Generation, SamplingSpec
 
@@ -41,6 +43,12 @@ def can_sleep(config: RolloutConfig) -> bool:
     return config.engine.device == "cuda" and config.weight_channel.backend == "ipc"
 
 
+def has_linear_attention(model_path: Path) -> bool:
+    """Return whether some layers of a model keep one state for each sequence, and not keys and values of its tokens."""
+    text_config = get_config(str(model_path), trust_remote_code=False).get_text_config().to_dict()
+    return "linear_attention" in (text_config.get("layer_types") or ())
+
+
 def engine_args(
     config: RolloutConfig, model_path: Path, *, loads_weights: bool = True, adapter: AdapterConfig | None = None
 ) -> AsyncEngineArgs:
@@ -54,6 +62,12 @@ def engine_args(
     """
     engine = config.engine
     is_cpu = engine.device == "cpu"
+    is_linear = has_linear_attention(model_path)
+    if is_cpu and is_linear and engine.dtype != "bfloat16":
+        raise RolloutError(
+            f"rollout.engine.dtype is {engine.dtype}, and vLLM computes linear attention, which the "
+            f"model at {model_path} has, on CPU in bfloat16 only; use rollout=vllm_cpu_bfloat16"
+        )
     options: dict[str, Any] = {}
     if engine.kv_cache_bytes is not None:
         options["kv_cache_memory_bytes"] = engine.kv_cache_bytes
@@ -82,7 +96,7 @@ def engine_args(
         tensor_parallel_size=engine.tensor_parallel_size,
         gpu_memory_utilization=engine.gpu_memory_utilization,
         enforce_eager=engine.enforce_eager,
-        enable_prefix_caching=True,
+        enable_prefix_caching=not (is_cpu and is_linear),  # vLLM caches linear states between chunks of a prompt only
         enable_sleep_mode=can_sleep(config),
         scheduling_policy="priority",
         limit_mm_per_prompt={"image": engine.max_images_per_prompt, "video": 0},

@@ -35,7 +35,7 @@ from rollout.core_watch import die_with_parent
 from rollout.experts import CHILD, expert_share, own_name
 from rollout.fingerprint import fingerprint, shard_fingerprint
 from rollout.gloo_channel import GlooWeightTransferEngine, ShapesKnown
-from rollout.shards import find_shards
+from rollout.shards import find_shards, plain_convolutions
 from rollout.translation import BLANK
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class WeightInspector:
         Names of one merged parameter are in the order of their tensors in it.
         """
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
-        own = dict(own_parameters(model))
+        own = dict(own_parameters(model)) | plain_convolutions(model)
         # InternVL's own mapping is empty, and its language model has one.
         language = model.get_language_model() if supports_multimodal(model) else model
         packed = language.packed_modules_mapping | model.packed_modules_mapping
@@ -259,7 +259,7 @@ class WeightInspector:
         number of workers: then all workers' shares add up to what the learner makes of the whole tensors.
         """
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
-        own = dict(own_parameters(model))
+        own = dict(own_parameters(model)) | plain_convolutions(model)
         shapes = self.weight_transfer_engine.shapes  # type: ignore[attr-defined]
         wanted = set(names)
         members = {name: mine for name, mine in self.weight_layout(list(shapes)).items() if mine in wanted}

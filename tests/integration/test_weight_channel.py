@@ -18,7 +18,12 @@ BROKEN_S = 6.0
 
 
 def new_sender(
-    model: Any, client: LoopClient, *, fail_at: int | None = None, changing: Collection[str] | None = None
+    model: Any,
+    client: LoopClient,
+    *,
+    fail_at: int | None = None,
+    changing: Collection[str] | None = None,
+    dtype: str = "float32",
 ) -> Any:
     import socket
 
@@ -36,7 +41,7 @@ def new_sender(
         port = probe.getsockname()[1]
     shapes = {name: tensor.shape for name, tensor in model.named_parameters()}
     return WeightSender(
-        shapes, tensors, client=client, backend="gloo", dtype="float32", rank=0, num_receivers=1, address="127.0.0.1",
+        shapes, tensors, client=client, backend="gloo", dtype=dtype, rank=0, num_receivers=1, address="127.0.0.1",
         port=port, bucket_bytes=100_000, timeout_s=TIMEOUT_S if fail_at is None else BROKEN_S,
         changing=changing,
     )  # fmt: skip
