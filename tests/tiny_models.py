@@ -26,7 +26,8 @@ def _read(stem: str) -> dict[str, Any]:
     """A file of the config group over those that its defaults name."""
     values: dict[str, Any] = yaml.safe_load((CONF / f"{stem}.yaml").read_text())
     found: dict[str, Any] = {}
-    for default in values.pop("defaults", ["_self_"]):
+    defaults = values.pop("defaults", ["_self_"])
+    for default in [each for each in defaults if isinstance(each, str)]:  # not what it overrides in other groups
         found = _laid_over(found, values if default == "_self_" else _read(default))
     return found
 
