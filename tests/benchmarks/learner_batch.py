@@ -64,6 +64,7 @@ def make_policy(config: Any, kernel: AttentionKernel) -> Policy:
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     family = get_family(config)
     model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": "sdpa"})
+    family.prepare(model)
     return Policy(model, family, temperature=1.0)
 
 

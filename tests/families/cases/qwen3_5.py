@@ -33,9 +33,7 @@ def config(tie_word_embeddings: bool) -> Any:
         "rope_parameters": ROPE,
         "tie_word_embeddings": tie_word_embeddings,
     }
-    return Qwen3_5Config(
-        text_config=text, vision_config=VISION, **QWEN_IDS, tie_word_embeddings=tie_word_embeddings
-    )
+    return Qwen3_5Config(text_config=text, vision_config=VISION, **QWEN_IDS, tie_word_embeddings=tie_word_embeddings)
 
 
 CASE = replace(
@@ -49,5 +47,5 @@ CASE = replace(
     ),
     lora_targets=("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj", "q_proj"),
     engine_dtype="bfloat16",
-    engine_atol=0.1,
+    engine_atol=0.3,
 )
