@@ -344,9 +344,8 @@ SUPPORTED_FAMILIES: Mapping[str, BoxFrame] = MappingProxyType(
 """`model_type` of the checkpoints that learner/families knows -> frame of their boxes; here, because its users may not
 import torch.
 
-Source: Qwen2-VL, arXiv:2409.12191, section 2.2 (normalised to [0, 1000)); Qwen2.5-VL, arXiv:2502.13923, section 2.1
-(absolute coordinates); Qwen3-VL, the cookbook spatial_understanding of its repository (0 to 1000); InternVL3,
-arXiv:2504.10479.
+Source: Qwen2-VL, arXiv:2409.12191 (0 to 1000); Qwen2.5-VL, arXiv:2502.13923 (absolute coordinates); Qwen3-VL, the
+cookbook spatial_understanding of its repository (0 to 1000); InternVL3, arXiv:2504.10479.
 """
 
 STREAMED_TEXT = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
