@@ -146,7 +146,7 @@ def logprobs_alone(model: Any, processor: Any, sample: DemoSample, completion: s
         text=[prompt_text(processor, sample.question) + completion],
         images=[picture(sample)],
         return_tensors="pt",
-        return_mm_token_type_ids=model.config.model_type.startswith("qwen"),
+        return_mm_token_type_ids=hasattr(model.model, "get_rope_index"),
     )
     num_tokens = len(processor.tokenizer(completion, add_special_tokens=False).input_ids)
     logprobs = model(**inputs).logits[0, -num_tokens - 1 : -1].log_softmax(-1)

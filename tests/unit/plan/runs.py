@@ -96,7 +96,7 @@ def gpu_config(tmp_path: Path, *overrides: str) -> ExperimentConfig:
     gpu = ["learner=fsdp_gpu", "rollout=vllm_gpu", "cluster=ray", f"run_dir={tmp_path / 'run'}"]
     model = ModelConfig(
         path=None,
-        family="qwen2_5_vl",
+        family=None,
         coord_mode="pixel_resized",
         hf_config=PUBLISHED["qwen2_5_vl_7b"],
         hf_processor=QWEN_PROCESSOR,
