@@ -95,7 +95,7 @@ def test_a_drawing_takes_as_many_tokens_as_the_family_says(
 def test_the_model_is_small_float32_and_ends_with_the_turn(model: Any, processor: Any) -> None:
     parameters = list(model.parameters())
 
-    assert 0.5e6 < sum(parameter.numel() for parameter in parameters) < 1.5e6
+    assert 0.5e6 < sum(parameter.numel() for parameter in parameters) < 2e6
     assert {parameter.dtype for parameter in parameters} == {torch.float32}
     assert model.generation_config.eos_token_id == processor.tokenizer.convert_tokens_to_ids(END_OF_TURN)
     assert len(processor.tokenizer) <= model.config.text_config.vocab_size
