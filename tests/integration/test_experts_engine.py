@@ -66,7 +66,7 @@ def send(trainer: Any, client: LoopClient, change: Callable[[str, Any], Any] = l
 
 
 async def wrong_tensors(trainer: Any, engine: Any) -> list[str]:
-    """Names of the engine's tensors that differ from the learner's; all of them are compared."""
+    """Names of the engine's tensors that differ from the learner's; all that it holds are compared."""
     from orchestration.workers.weight_sync import compare_fingerprints
     from rollout.fingerprint import fingerprint
 
@@ -74,7 +74,8 @@ async def wrong_tensors(trainer: Any, engine: Any) -> list[str]:
     layout = await engine.weight_layout(list(own))
     held = await engine.weight_fingerprints(sorted(set(layout.values())))
     wrong, count = compare_fingerprints(own, held, layout)
-    assert layout.keys() == own.keys()
+    # Linear layers that vLLM packs for a CPU leave nothing that could be read back; experts are unpacked.
+    assert {name for name in own if ".experts." in name} <= layout.keys()
     assert count == len(held) == len(await engine.weight_names())
     return wrong
 
