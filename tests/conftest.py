@@ -1,7 +1,10 @@
 """The garbage collector rests while tests are collected; largest differences are printed at the end."""
 
 import gc
+import json
+from collections.abc import Iterator, Mapping
 from itertools import chain
+from typing import Any
 
 import pytest
 
@@ -38,3 +41,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("largest differences, float32")
         for line in table(others):
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _facts_of_models_in_this_process() -> Iterator[None]:
+    """Read sizes of models here, where transformers is imported anyway, instead of in a child process each."""
+    from orchestration.models import facts
+
+    def compute(configs: list[Mapping[str, Any]]) -> list[facts.Facts]:
+        from orchestration.models.meta_model import describe
+
+        return [describe(json.loads(json.dumps(config))) for config in configs]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(facts, "compute", compute)
+        yield

@@ -15,7 +15,7 @@ from orchestration.cluster.found import hold
 from orchestration.cluster.reservations import Reservations, actors_reserved
 from orchestration.cluster.session import while_ray_lives
 from orchestration.models.box_frame import family_frame
-from orchestration.models.shapes import PatchTower, shape_of
+from orchestration.models.shapes import shape_of
 from orchestration.settings.experiment import ExperimentConfig, adapter_of
 from orchestration.storage.faults import FaultLog
 from orchestration.storage.files import exclusive, write_json
@@ -78,7 +78,7 @@ def expectations(config: ExperimentConfig, model: Path) -> Expectations:
         dtype="float32" if set(dtypes) == {"float32"} else "bfloat16",
         coord_mode=config.model.box_frame,
         family_frame=(family_frame(config.model) if is_known else None) or config.model.box_frame,
-        patch_side=shape.tower.patch_side if isinstance(shape.tower, PatchTower) else None,
+        patch_side=None if shape.tower.tile_side else shape.tower.patch_side,
         grounding=config.reward.grounding,
         learns=True,
     )

@@ -59,8 +59,8 @@ def _limited(folder: Path, config: ExperimentConfig) -> Path:
     if (model.min_pixels is None and model.max_pixels is None) or saved is None:
         return folder
     file, settings = saved
-    tower = shape_of(replace(model, path=str(folder))).tower
-    limited = with_pixel_limits(settings, tower, min_pixels=model.min_pixels, max_pixels=model.max_pixels)
+    shape = shape_of(replace(model, path=str(folder)))
+    limited = with_pixel_limits(settings, shape, min_pixels=model.min_pixels, max_pixels=model.max_pixels)
     if limited == settings:
         return folder
     whole = json.loads((folder / file).read_text())

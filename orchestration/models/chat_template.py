@@ -24,8 +24,6 @@ from rollout.records import Turn
 
 PROBE = "What is this?"
 """A question to render the template with in checks."""
-IMAGE_TOKEN_IDS = {"qwen2_5_vl": 151655, "internvl": 151667}
-"""Defaults of transformers where config.json has none."""
 INTERNVL_TOKENS = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
@@ -244,7 +242,6 @@ def check_tokens(folder: Path, config: Mapping[str, Any], shape: ModelShape) -> 
             )
         return found
 
-    token = token_of(config.get("image_token_id", IMAGE_TOKEN_IDS[shape.family]), "image_token_id")
     generation = folder / "generation_config.json"
     ends = [
         (part.get("eos_token_id"), f"{where}eos_token_id", "config.json") for where, part in config_parts(config, "")
@@ -254,6 +251,9 @@ def check_tokens(folder: Path, config: Mapping[str, Any], shape: ModelShape) -> 
     for named, key, file in ends:
         for index in named if isinstance(named, list) else [] if named is None else [named]:
             token_of(index, key, file)
+    if shape.image_kind == "none":
+        return
+    token = token_of(config.get("image_token_id", shape.image_token_id), "image_token_id")
     placed = ChatTemplate(folder).prompt(PROBE, num_images=1, spec=PromptSpec()).count(token)
     if placed != 1:
         raise ConfigError(

@@ -1,7 +1,12 @@
-"""Number of prompt tokens of an image, computed as the image processors do, without pixels.
+"""Number of prompt tokens of an image, computed as the image processors do, without pixels and without torch.
 
-Source: Qwen2.5-VL, arXiv:2502.13923, section 2.1.1, and InternVL's tiles, arXiv:2404.16821, section 3.3; both as the
-processors of transformers 5.19 compute them, which engine and learner run.
+Settings are those of the checkpoint's own processor, and transformers' defaults where it has none; the four kinds of
+arithmetic are those of transformers 5.19:
+
+    resized   sides become multiples of a token, within limits of the area (Qwen2-VL and later; arXiv:2502.13923, 2.1.1)
+    tiles     square tiles of one size, and a thumbnail (InternVL; arXiv:2404.16821, 3.3)
+    fitted    the largest picture of this aspect ratio within a number of tokens (Gemma 4)
+    fixed     every picture has the tower's own size (SigLIP towers, such as Gemma 3's)
 """
 
 import math
@@ -11,19 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.models.files import read_object
-from orchestration.models.shapes import ModelShape, PatchTower, TileTower, shape_of
+from orchestration.models.shapes import ModelShape, shape_of
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 
 PROBE_SIZE = (224, 224)
 """(width, height) of an image that every processor accepts."""
 MAX_ASPECT = 200
-"""Qwen2.5-VL's processor refuses images whose longer side is more than this multiple of the shorter."""
+"""Qwen2-VL's processor refuses images whose longer side is more than this multiple of the shorter."""
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-DEFAULT_MIN_PIXELS = 56 * 56
-DEFAULT_MAX_PIXELS = 28 * 28 * 1280
-"""Limits of Qwen2.5-VL's processor if its file states none; published files state at most 12,845,056."""
-DEFAULT_MAX_TILES = 12
 TILE_MARKS = 2
 """InternVL's processor adds one token before an image's tokens and one after."""
 
@@ -38,49 +39,65 @@ def image_tokens(shape: ModelShape, processor: Mapping[str, Any], width: int, he
         height: Likewise.
 
     Raises:
-        ConfigError: The processor refuses the image, or its settings are of another family.
+        ConfigError: The processor refuses the image, its settings are of another family, or the model takes none.
     """
-    if isinstance(shape.tower, PatchTower):
-        rows, columns = resized(shape.tower, processor, width, height)
-        return (rows // shape.tower.patch_side) * (columns // shape.tower.patch_side) // shape.tower.patches_per_token
-    return TILE_MARKS + num_tiles(shape.tower, processor, width, height) * shape.tower.tokens_per_tile
+    if shape.image_kind == "resized":
+        rows, columns = resized(shape, processor, width, height)
+        return rows * columns // _unit(shape) ** 2
+    if shape.image_kind == "tiles":
+        return TILE_MARKS + num_tiles(shape, processor, width, height) * shape.tower.tokens_per_tile
+    if shape.image_kind == "fitted":
+        rows, columns = fitted(size_limits(processor, shape)[1], _unit(shape), width, height)
+        return rows * columns
+    if shape.image_kind == "none":
+        raise ConfigError(f"a {shape.family} model takes no images; drop the row, or train a vision-language model")
+    return shape.tower.tokens_per_tile
 
 
 def largest_image_tokens(shape: ModelShape, processor: Mapping[str, Any]) -> int:
-    """Return the largest number of tokens of any image."""
-    most = int(size_limits(processor, shape.tower)[1])
-    if isinstance(shape.tower, PatchTower):
-        return max(1, most // (shape.tower.patch_side * shape.tower.merge_side) ** 2)
+    """Return the largest number of tokens of any image; 0 where the model takes none."""
+    if shape.image_kind in ("fixed", "none"):
+        return shape.tower.tokens_per_tile
+    most = size_limits(processor, shape)[1]
+    if shape.image_kind == "resized":
+        return max(1, most // _unit(shape) ** 2)
+    if shape.image_kind == "fitted":
+        return most
     return TILE_MARKS + (most + 1 if most > 1 else 1) * shape.tower.tokens_per_tile
 
 
 def vision_rows(shape: ModelShape, num_image_tokens: int) -> int:
-    """Return the rows of a vision tower for a number of image tokens: patches, and InternVL's class tokens."""
-    if isinstance(shape.tower, PatchTower):
-        return num_image_tokens * shape.tower.patches_per_token
-    tiles = math.ceil(num_image_tokens / shape.tower.tokens_per_tile)
-    return tiles * (shape.tower.patches_per_tile + 1)
+    """Return the rows of a vision tower for a number of image tokens: patches, and class tokens of tiles."""
+    tower = shape.tower
+    if not tower.tile_side:
+        return num_image_tokens * tower.patches_per_token if tower.width else 0
+    return math.ceil(num_image_tokens / tower.tokens_per_tile) * (tower.patches_per_tile + tower.class_tokens)
 
 
-def resized(tower: PatchTower, processor: Mapping[str, Any], width: int, height: int) -> tuple[int, int]:
-    """Return (height, width) to which Qwen2.5-VL's processor resizes an image.
+def _unit(shape: ModelShape) -> int:
+    """Return the side of an image token in pixels."""
+    return shape.tower.patch_side * shape.tower.merge_side
+
+
+def resized(shape: ModelShape, processor: Mapping[str, Any], width: int, height: int) -> tuple[int, int]:
+    """Return (height, width) to which Qwen2-VL's processor resizes an image.
 
     Raises:
         ConfigError: The image is too narrow, or the processor is of another model.
     """
-    for key in ("patch_size", "merge_size"):
-        ours = tower.patch_side if key == "patch_size" else tower.merge_side
-        if processor.get(key, ours) != ours:
+    settings = {**dict(shape.image_defaults), **processor}
+    for key, ours in (("patch_size", shape.tower.patch_side), ("merge_size", shape.tower.merge_side)):
+        if settings.get(key, ours) != ours:
             raise ConfigError(
-                f"model.hf_processor.{key} is {processor[key]}, but the vision tower takes {ours}; processor and model "
+                f"model.hf_processor.{key} is {settings[key]}, but the vision tower takes {ours}; processor and model "
                 "must be of one checkpoint"
             )
-    lowest, highest = size_limits(processor, tower)
+    lowest, highest = size_limits(processor, shape)
     if max(width, height) / min(width, height) > MAX_ASPECT:
         raise ConfigError(
             f"an image of {width} x {height} has a longer side of more than {MAX_ASPECT} times the shorter; drop it"
         )
-    unit = tower.patch_side * tower.merge_side
+    unit = _unit(shape)
     rows, columns = round(height / unit) * unit, round(width / unit) * unit
     if rows * columns > highest:
         shrink = math.sqrt((height * width) / highest)
@@ -92,42 +109,68 @@ def resized(tower: PatchTower, processor: Mapping[str, Any], width: int, height:
     return rows, columns
 
 
-def size_limits(processor: Mapping[str, Any], tower: PatchTower | TileTower) -> tuple[int, int]:
-    """Return the smallest and largest size of a processed image: its area in pixels, or its number of tiles."""
-    if not isinstance(tower, PatchTower):
-        return processor.get("min_patches", 1), processor.get("max_patches", DEFAULT_MAX_TILES)
+def fitted(most: int, unit: int, width: int, height: int) -> tuple[int, int]:
+    """Return the (rows, columns) of the largest picture of an aspect ratio, in tokens of `unit` pixels, `most` in all.
+
+    Raises:
+        ConfigError: Not one token is left.
+    """
+    grow = math.sqrt(most * unit**2 / (height * width))
+    rows, columns = math.floor(grow * height / unit), math.floor(grow * width / unit)
+    if rows == 0 and columns == 0:
+        raise ConfigError(f"an image of {width} x {height} has less than one token; drop it")
+    if rows == 0:
+        return 1, min(width // height, most)
+    if columns == 0:
+        return min(height // width, most), 1
+    return rows, columns
+
+
+def size_limits(processor: Mapping[str, Any], shape: ModelShape) -> tuple[int, int]:
+    """Return the smallest and largest size of a processed image: area in pixels, number of tiles, or of tokens."""
+    defaults = dict(shape.image_defaults)
+    if shape.image_kind == "tiles":
+        return tuple(processor.get(key, defaults[key]) for key in ("min_patches", "max_patches"))
+    if shape.image_kind == "fitted":
+        return 1, int(processor.get("max_soft_tokens") or defaults["max_soft_tokens"])
+    if shape.image_kind != "resized":
+        return shape.tower.tile_side**2, shape.tower.tile_side**2
     size = processor.get("size") or {}  # min_pixels and max_pixels take precedence
-    lowest = processor.get("min_pixels") or size.get("shortest_edge") or DEFAULT_MIN_PIXELS
-    highest = processor.get("max_pixels") or size.get("longest_edge") or DEFAULT_MAX_PIXELS
-    return int(lowest), int(highest)
+    limits = []
+    for key, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        limits.append(int(processor.get(key) or size.get(edge) or defaults["size"][edge]))
+    return limits[0], limits[1]
 
 
 def with_pixel_limits(
-    processor: Mapping[str, Any], tower: PatchTower | TileTower, *, min_pixels: int | None, max_pixels: int | None
+    processor: Mapping[str, Any], shape: ModelShape, *, min_pixels: int | None, max_pixels: int | None
 ) -> dict[str, Any]:
     """Return the settings of an image processor with other limits of an image's area.
 
     Args:
         processor: Settings of the checkpoint.
-        tower: Vision tower of the model. Tiles have one size, so their number is limited: at least one, without the
-            thumbnail.
+        shape: The model. Tiles have one size, so their number is limited: at least one, without the thumbnail.
         min_pixels: Least area of a processed image; None keeps the checkpoint's.
         max_pixels: Largest area; None keeps the checkpoint's.
 
     Raises:
-        ConfigError: No image is within the limits.
+        ConfigError: No image is within the limits, or all images have one size.
     """
-    lowest, highest = size_limits(processor, tower)
-    if isinstance(tower, PatchTower):
-        unit, what = (tower.patch_side * tower.merge_side) ** 2, "image token"
-    else:
-        unit, what = tower.tile_side**2, "tile"
+    if shape.image_kind not in ("resized", "tiles"):
+        raise ConfigError(
+            f"model.min_pixels={min_pixels} and model.max_pixels={max_pixels} cannot be applied: the image processor "
+            f"of {shape.family}, {shape.image_processor or 'none'}, has no limits of an image's area; set both to null"
+        )
+    lowest, highest = size_limits(processor, shape)
+    is_tiled = shape.image_kind == "tiles"
+    unit, what = (shape.tower.tile_side**2, "tile") if is_tiled else (_unit(shape) ** 2, "image token")
+    if is_tiled:
         lowest, highest = lowest * unit, highest * unit
     lowest = lowest if min_pixels is None else min_pixels
     highest = highest if max_pixels is None else max_pixels
     if highest < unit:
         raise ConfigError(f"model.max_pixels is {highest}, less than one {what}; use {unit} or more")
-    if not isinstance(tower, PatchTower):
+    if is_tiled:
         lowest, highest = math.ceil(lowest / unit) * unit, highest // unit * unit
     if lowest > highest:
         raise ConfigError(
@@ -135,14 +178,14 @@ def with_pixel_limits(
             f"value for null, in units of one {what} ({unit} pixels), at least {lowest} and at most {highest}; "
             "set both"
         )
-    if isinstance(tower, PatchTower):
-        # Both spellings: transformers prefers the first, vLLM reads the result of transformers.
-        size = {"shortest_edge": lowest, "longest_edge": highest}
-        return {**processor, "min_pixels": lowest, "max_pixels": highest, "size": size}
-    return {**processor, "min_patches": lowest // unit, "max_patches": highest // unit}
+    if is_tiled:
+        return {**processor, "min_patches": lowest // unit, "max_patches": highest // unit}
+    # Both spellings: transformers prefers the first, vLLM reads the result of transformers.
+    size = {"shortest_edge": lowest, "longest_edge": highest}
+    return {**processor, "min_pixels": lowest, "max_pixels": highest, "size": size}
 
 
-def num_tiles(tower: TileTower, processor: Mapping[str, Any], width: int, height: int) -> int:
+def num_tiles(shape: ModelShape, processor: Mapping[str, Any], width: int, height: int) -> int:
     """Return the number of tiles of an image, including the thumbnail of a split one.
 
     `crop_to_patches` of the file is ignored: InternVL's processor, which the engine runs, always splits.
@@ -150,16 +193,17 @@ def num_tiles(tower: TileTower, processor: Mapping[str, Any], width: int, height
     Raises:
         ConfigError: The tile sizes of processor and vision tower differ.
     """
-    size = processor.get("size") or {"height": tower.tile_side, "width": tower.tile_side}
-    if (size.get("height"), size.get("width")) != (tower.tile_side, tower.tile_side):
+    side = shape.tower.tile_side
+    size = processor.get("size") or {"height": side, "width": side}
+    if (size.get("height"), size.get("width")) != (side, side):
         raise ConfigError(
-            f"model.hf_processor.size is {dict(size)}, but the vision tower takes tiles of {tower.tile_side} x "
-            f"{tower.tile_side}; processor and model must be of one checkpoint"
+            f"model.hf_processor.size is {dict(size)}, but the vision tower takes tiles of {side} x {side}; processor "
+            "and model must be of one checkpoint"
         )
-    fewest, most = size_limits(processor, tower)
+    fewest, most = size_limits(processor, shape)
     if most <= 1:
         return 1
-    columns, rows = _canvas(width, height, tower.tile_side, int(fewest), int(most))
+    columns, rows = _canvas(width, height, side, int(fewest), int(most))
     return columns * rows + 1 if columns * rows > 1 else 1
 
 
@@ -200,8 +244,8 @@ def processor_of(config: ModelConfig) -> Mapping[str, Any]:
         found = config.tiny.image_processor
     if config.min_pixels is None and config.max_pixels is None:
         return found
-    tower = shape_of(config).tower
-    return with_pixel_limits(found, tower, min_pixels=config.min_pixels, max_pixels=config.max_pixels)
+    shape = shape_of(config)
+    return with_pixel_limits(found, shape, min_pixels=config.min_pixels, max_pixels=config.max_pixels)
 
 
 def saved_processor(folder: Path) -> tuple[str, dict[str, Any]] | None:
@@ -230,10 +274,10 @@ def check_stated_processor(config: ModelConfig) -> None:
     saved = None if config.path is None else saved_processor(Path(config.path))
     if saved is None or config.hf_processor is None:
         return
-    tower = shape_of(config).tower
-    stated, held = (size_limits(settings, tower) for settings in (config.hf_processor, saved[1]))
+    shape = shape_of(config)
+    stated, held = (size_limits(settings, shape) for settings in (config.hf_processor, saved[1]))
     if stated != held:
-        keys = [f"{end}_{'pixels' if isinstance(tower, PatchTower) else 'patches'}" for end in ("min", "max")]
+        keys = [f"{end}_{'patches' if shape.image_kind == 'tiles' else 'pixels'}" for end in ("min", "max")]
         raise ConfigError(
             f"model.hf_processor states {keys[0]}={stated[0]} and {keys[1]}={stated[1]}, but {saved[0]} in model.path="
             f"{config.path} says {held[0]} and {held[1]}, which a run uses; limit images with model.max_pixels "

@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestration.models.chat_template import template_source
 from orchestration.models.files import read_object
 from orchestration.models.image_tokens import processor_of, size_limits
-from orchestration.models.shapes import PatchTower, shape_of
+from orchestration.models.shapes import shape_of
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 from rollout.conversation import PromptSpec
@@ -107,10 +107,16 @@ def _chat_template(folder: Path | None) -> str:
 
 def _images(model: ModelConfig) -> str:
     try:
-        tower = shape_of(model).tower
-        lowest, highest = size_limits(processor_of(model), tower)
+        shape = shape_of(model)
+        lowest, highest = size_limits(processor_of(model), shape)
     except ConfigError:
         return ""
-    if isinstance(tower, PatchTower):
+    tower = shape.tower
+    if shape.image_kind == "resized":
         return f"tokens of {tower.patch_side * tower.merge_side} pixels a side, {lowest} to {highest} pixels"
-    return f"tiles of {tower.tile_side} pixels a side, {tower.tokens_per_tile} tokens each, {lowest} to {highest} tiles"
+    if shape.image_kind == "fitted":
+        return f"tokens of {tower.patch_side * tower.merge_side} pixels a side, at most {highest} of them"
+    if shape.image_kind == "none":
+        return ""
+    number = f", {lowest} to {highest} tiles" if shape.image_kind == "tiles" else ""
+    return f"tiles of {tower.tile_side} pixels a side, {tower.tokens_per_tile} tokens each{number}"

@@ -29,15 +29,12 @@ from orchestration.models.image_tokens import (
     saved_processor,
     size_limits,
 )
-from orchestration.models.shapes import ModelShape, PatchTower, read_saved_shape, read_shape, shape_of
-from orchestration.models.tensors import model_tensors
+from orchestration.models.shapes import ModelShape, Tensor, read_saved_shape, read_shape, shape_of, unstated_size
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 from rewards.core.config import RewardConfig
 from rollout.conversation import PromptSpec
 
-IMAGE_PROCESSORS = {"qwen2_5_vl": "Qwen2VLImageProcessor", "internvl": "GotOcr2ImageProcessor"}
-"""Names of the image processors in transformers 5.19; it also takes the endings Fast and Pil."""
 QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 QUANTISED_NAME = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|weight_packed|weight_scale(_2|_inv)?|weight_zero_point|input_scale|absmax"
@@ -80,10 +77,11 @@ def check_model(model: ModelConfig, reward: RewardConfig, spec: PromptSpec, *, n
             "that folder, or set model.hf_config=null and plan again: plans read the folder then"
         )
     check_stated_processor(model)
-    try:
-        image_tokens(shape, processor_of(model), *PROBE_SIZE)
-    except ConfigError as error:
-        raise ConfigError(f"model.path={model.path}: {error}") from error
+    if shape.image_kind != "none":
+        try:
+            image_tokens(shape, processor_of(model), *PROBE_SIZE)
+        except ConfigError as error:
+            raise ConfigError(f"model.path={model.path}: {error}") from error
     check_opened_thinking(model.folder, reward, spec)
 
 
@@ -118,7 +116,7 @@ def check_model_folder(folder: Path, *, needs_weights: bool = True, model: Model
     head = has_own_output_head(tensors) if needs_weights else None
     shape = read_saved_shape(config, where=str(folder / "config.json"), has_own_head=head)
     if needs_weights:
-        _check_tensors(folder, shape, tensors)
+        _check_tensors(folder, config, shape, tensors)
     _check_rotary(folder / "config.json", config, shape)
     _check_image_processor(folder, shape)
     check_tokens(folder, config, shape)
@@ -226,12 +224,6 @@ def _check_architecture(folder: Path, config: Mapping[str, Any], *, is_own: bool
             f"model.path={folder} brings code of its own (auto_map in config.json), which is not run; take the "
             f"checkpoint of transformers' own {family}, or remove auto_map if its modules are the same"
         )
-    text = config.get("text_config")
-    if family == "internvl" and isinstance(text, Mapping) and (kind := text.get("model_type", "qwen2")) != "qwen2":
-        raise ConfigError(
-            f"model.path={folder} is an internvl model around a {kind} language model; supported is qwen2, as in "
-            "InternVL3 (InternVL3.5 has qwen3)"
-        )
 
 
 def _check_quantisation(folder: Path, config: Mapping[str, Any]) -> None:
@@ -253,29 +245,39 @@ def _quantised(folder: Path, where: str, what: str) -> ConfigError:
     )
 
 
-def _check_tensors(folder: Path, shape: ModelShape, stored: Mapping[str, StoredTensor]) -> None:
+def _check_tensors(
+    folder: Path, config: Mapping[str, Any], shape: ModelShape, stored: Mapping[str, StoredTensor]
+) -> None:
     """Compare names, dtypes and shapes with those of the architecture; other tensors are ignored."""
     for name, tensor in stored.items():
         if QUANTISED_NAME.search(name):
             raise _quantised(folder, tensor.file.name, name)
     found = {parameter_name(name): tensor for name, tensor in stored.items()}
-    wanted = {tensor.name: tensor.shape for tensor in model_tensors(shape)}
-    for name, tensor in found.items():
-        if name in wanted and tensor.dtype not in TRAINED_DTYPES:
-            raise _quantised(folder, tensor.file.name, f"{name} of type {tensor.dtype}")
+    wanted = {tensor.name: tensor for tensor in shape.tensors}
+    for name, held in found.items():
+        if name in wanted and held.dtype not in TRAINED_DTYPES:
+            raise _quantised(folder, held.file.name, f"{name} of type {held.dtype}")
     missing = [name for name in wanted if name not in found]
+    other = next((name for name in wanted if name in found and not _fits(wanted[name], found[name])), None)
+    if (missing or other) and (unstated := unstated_size(config, str(folder / "config.json"))) is not None:
+        raise unstated
     if missing:
         raise ConfigError(
             f"model.path={folder}: the weight files lack {len(missing)} of {len(wanted)} tensors that config.json asks "
             f"for, one is {missing[0]}; the folder is incomplete or config.json is of another model: download the "
             "whole checkpoint"
         )
-    for name, sizes in wanted.items():
-        if found[name].shape != sizes:
-            raise ConfigError(
-                f"model.path: {found[name].file} holds {name} of shape {list(found[name].shape)}, and config.json "
-                f"asks for {list(sizes)}; both must be of one checkpoint: download it again"
-            )
+    if other is not None:
+        raise ConfigError(
+            f"model.path: {found[other].file} holds {other} of shape {list(found[other].shape)}, and config.json "
+            f"asks for {list(wanted[other].shape)}; both must be of one checkpoint: download it again"
+        )
+
+
+def _fits(wanted: Tensor, held: StoredTensor) -> bool:
+    """Return whether a stored tensor has the shape of a parameter; experts may be stored transposed."""
+    one, *rest = wanted.shape
+    return held.shape == wanted.shape or (wanted.is_expert and held.shape == (one, *reversed(rest)))
 
 
 def parameter_name(name: str) -> str:
@@ -288,19 +290,19 @@ def parameter_name(name: str) -> str:
 
 
 def _check_rotary(file: Path, config: Mapping[str, Any], shape: ModelShape) -> None:
-    """Check that mrope_section of Qwen2.5-VL divides half of a head over time, height and width."""
+    """Check that mrope_section divides half of a head's rotated part over time, height and width."""
     for where, part in config_parts(config, ""):
         for key in ("rope_parameters", "rope_scaling"):
             settings = part.get(key)
-            section = settings.get("mrope_section") if isinstance(settings, Mapping) else None
-            if section is None or shape.family != "qwen2_5_vl":
+            if not isinstance(settings, Mapping) or (section := settings.get("mrope_section")) is None:
                 continue
+            share = settings.get("partial_rotary_factor", part.get("partial_rotary_factor", 1.0))
+            rotated = int(share * shape.text.head_dim)
             is_right = isinstance(section, list) and len(section) == 3 and all(type(size) is int for size in section)
-            if not is_right or min(section) < 0 or 2 * sum(section) != shape.text.head_dim:
+            if not is_right or min(section) < 0 or 2 * sum(section) != rotated:
                 raise ConfigError(
                     f"model.path: {file} says {where}{key}.mrope_section={section}, and it must be three whole numbers "
-                    f"whose sum is half of a head's width of {shape.text.head_dim}; copy the file of the original "
-                    "checkpoint"
+                    f"whose sum is half of a head's width of {rotated}; copy the file of the original checkpoint"
                 )
 
 
@@ -315,17 +317,19 @@ def _saved_processor(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _check_image_processor(folder: Path, shape: ModelShape) -> None:
+    if shape.image_kind == "none":
+        return
     name, found = _saved_processor(folder)
-    path, wanted = folder / name, IMAGE_PROCESSORS[shape.family]
+    path, wanted = folder / name, shape.image_processor
     kind = str(found.get("image_processor_type", wanted))
-    if kind.removesuffix("Fast").removesuffix("Pil") != wanted:
+    if wanted and kind.removesuffix("Fast").removesuffix("Pil") != wanted:
         raise ConfigError(
             f"model.path: {path} names the image processor {kind}, which transformers does not know for "
             f'{shape.family}; write "image_processor_type": "{wanted}" into it'
         )
-    low, high = size_limits(found, shape.tower)
+    low, high = size_limits(found, shape)
     if isinstance(low, int) and isinstance(high, int) and low > high:
-        what = "pixels" if isinstance(shape.tower, PatchTower) else "patches"
+        what = "patches" if shape.image_kind == "tiles" else "pixels"
         raise ConfigError(
             f"model.path: {path} says min_{what}={low} and max_{what}={high}, so no image is allowed; copy "
             "the file of the original checkpoint"

@@ -1,200 +1,217 @@
-"""Sizes of a model, read from its config.json without torch or weights."""
+"""Sizes of a model, from its config.json and transformers' own modules; without torch or weights in this process."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 from conf.ranges import nearest
 from learner.config import SUPPORTED_FAMILIES
-from orchestration.models.files import INDEX_FILE, SINGLE_FILE, has_own_output_head, read_object, stored_tensors
+from orchestration.models.facts import Facts, FactsError, facts_of
+from orchestration.models.files import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    config_parts,
+    has_own_output_head,
+    read_object,
+    stored_tensors,
+)
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 
-WITHOUT_SIZE = frozenset(
+Part = Literal["vision_tower", "projector", "language_model"]
+LayerKind = Literal["full_attention", "sliding_attention", "linear_attention"]
+ImageKind = Literal["resized", "tiles", "fitted", "fixed", "none"]
+UNREAD = frozenset(
     {
-        "architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "initializer_range", "use_cache",
-        "_name_or_path", "_attn_implementation_autoset", "attn_implementation", "return_dict", "hidden_act",
-        "attention_dropout", "max_position_embeddings", "max_window_layers", "sliding_window", "layer_types",
-        "rms_norm_eps", "layer_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "bos_token_id",
-        "eos_token_id", "pad_token_id", "image_token_id", "video_token_id", "vision_token_id", "vision_start_token_id",
-        "vision_end_token_id", "image_seq_length", "tokens_per_second", "spatial_patch_size", "projector_hidden_act",
-        "vision_feature_layer", "vision_feature_select_strategy", "hidden_dropout_prob", "projection_dropout",
-        "layer_scale_init_value", "in_chans",
+        "architectures", "transformers_version", "torch_dtype", "dtype", "_name_or_path", "attn_implementation",
+        "_attn_implementation_autoset", "in_chans", "spatial_patch_size", "tokens_per_second", "vision_token_id",
+        "vision_start_token_id", "vision_end_token_id", "model_type", "rope_theta", "rope_scaling",
+        "max_window_layers", "use_sliding_window", "sliding_window",
     }
 )  # fmt: skip
-"""Keys of published files that do not affect the shape of a tensor."""
+"""Keys of published files that affect no tensor's shape and that not every class of transformers reads."""
+COUNTS = (
+    *("num_hidden_layers", "depth", "hidden_size", "intermediate_size", "vocab_size", "num_attention_heads"),
+    *("num_key_value_heads", "num_heads", "head_dim"),
+)
+"""Keys of counts, checked here because not every class of transformers names the key that it refuses."""
+SIDES = ("patch_size", "image_size")
+IMAGE_KINDS: Mapping[str, ImageKind] = {
+    "Qwen2VLImageProcessor": "resized",
+    "GotOcr2ImageProcessor": "tiles",
+    "Gemma4ImageProcessor": "fitted",
+}
+"""What each image processor of transformers makes of a picture; others make a picture of one size."""
 
 
-class ConfigKeys:
-    """Reads the keys of one part of a config.json; `close` refuses unknown ones."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One parameter."""
 
-    def __init__(self, values: object, where: str, *, is_strict: bool) -> None:
-        """Read `values`, found at the dotted key `where`; `is_strict` refuses unknown keys.
+    name: str
+    """Name in the transformers model."""
+    shape: tuple[int, ...]
+    part: Part
+    """Its name in `learner.freeze`; the output head belongs to the language model."""
+    block: str | None
+    """Name prefix of its transformer block; None outside of blocks."""
+    is_linear: bool
+    """Whether it is the weight of a linear layer, to which adapters may be added."""
+    is_expert: bool = False
+    """Whether it holds all experts of a mixture, the first axis; a token uses some of them."""
 
-        Raises:
-            ConfigError: `values` is not a mapping.
-        """
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"{where} is {values!r}; it must hold the keys of that part of the published config.json")
-        self._values = values
-        self._where = where
-        self._is_strict = is_strict
-        self._read: set[str] = set()
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
 
-    def part(self, name: str) -> "ConfigKeys":
-        """Return the keys of a nested part."""
-        return ConfigKeys(self._get(name), f"{self._where}.{name}", is_strict=self._is_strict)
 
-    def has(self, name: str) -> bool:
-        """Return whether the key is there."""
-        return name in self._values
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockShape:
+    """One transformer block: what autograd keeps of a row, as `orchestration.models.meta_blocks` counts it."""
 
-    def count(self, name: str, default: int | None = None) -> int:
-        """Return a whole number of at least 1, also if it is written as a pair of equal numbers.
+    kind: LayerKind
+    float32: int
+    """Elements kept in float32."""
+    narrow: int
+    """Elements kept in the type of forward and backward."""
+    queries: int
+    """Elements of a row's queries; 0 for linear attention."""
+    keys: int
+    """Elements of a row's keys, and of its values."""
+    inner: int
+    """Widest gradient inside of the MLP: its gate beside it, of a mixture all experts of a token."""
+    mlp: int
+    """Columns of the MLP's last layer, of a mixture those of one expert."""
 
-        Raises:
-            ConfigError: It is missing and has no default, or is something else; as in all methods.
-        """
-        value = self._get(name, default)
-        if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
-            value = value[0]
-        is_right = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        return int(self._checked(name, value, is_right, "it must be a whole number of at least 1"))
-
-    def fraction(self, name: str, default: float) -> float:
-        """Return a number above 0 and at most 1."""
-        value = self._get(name, default)
-        is_right = isinstance(value, int | float) and 0.0 < value <= 1.0
-        return float(self._checked(name, value, is_right, "it must be above 0 and at most 1"))
-
-    def flag(self, name: str, default: bool | None = None) -> bool:
-        """Return true or false."""
-        value = self._get(name, default)
-        return bool(self._checked(name, value, isinstance(value, bool), "it must be true or false"))
-
-    def choice(self, name: str, allowed: Collection[str], default: str | None = None) -> str:
-        """Return one of `allowed`."""
-        value = self._get(name, default)
-        return str(self._checked(name, value, value in allowed, f"supported are {', '.join(sorted(allowed))}"))
-
-    def counts(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        """Return whole numbers."""
-        value = self._get(name, default)
-        is_right = isinstance(value, list | tuple) and all(isinstance(number, int) for number in value)
-        return tuple(self._checked(name, value, is_right, "it must be a list of whole numbers"))
-
-    def close(self) -> None:
-        """Refuse keys that were neither read nor are in WITHOUT_SIZE.
-
-        Raises:
-            ConfigError: Names the first such key, and the nearest known one.
-        """
-        known = self._read | WITHOUT_SIZE
-        unknown = next((name for name in self._values if name not in known), None)
-        if unknown is not None and self._is_strict:
-            near = nearest(str(unknown), sorted(known), cutoff=0.6)
-            meant = f"did you mean {near}? " if near else ""
-            raise ConfigError(
-                f"{self._where}.{unknown} is not known to `mixed-r1 plan`; {meant}Remove the key if it affects no "
-                "tensor's shape; otherwise this architecture needs an entry in orchestration/models/shapes.py"
-            )
-
-    def _get(self, name: str, default: object = None) -> Any:
-        self._read.add(name)
-        value = self._values.get(name)
-        if value is None:
-            value = default
-        if value is None:
-            raise ConfigError(
-                f"{self._where}.{name} is missing; copy it from the model's published config.json, or set model.path "
-                "to the model's folder"
-            )
-        return value
-
-    def _checked(self, name: str, value: Any, is_right: bool, rule: str) -> Any:
-        if not is_right:
-            raise ConfigError(f"{self._where}.{name} is {value!r}; {rule}")
-        return value
+    def kept(self, size: int) -> int:
+        """Return the bytes of a row, with `size` bytes per element in forward and backward."""
+        return 4 * self.float32 + size * self.narrow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextShape:
-    """A Qwen2 language model: grouped-query attention with biases on queries, keys and values; a gated MLP."""
+    """A language model."""
 
     vocab_size: int
     width: int
-    mlp_width: int
-    num_layers: int
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    num_experts: int
+    """Of a mixture of experts; 0 for none."""
+    experts_per_token: int
+    window: int
+    """Tokens that layers of sliding attention look back; 0 for none."""
+    state: tuple[int, int]
+    """Elements that a sequence keeps in a layer of linear attention: recurrent state, convolution state."""
+    blocks: tuple[BlockShape, ...]
     is_tied: bool
     """Whether the output head is the embedding table."""
 
+    @property
+    def num_layers(self) -> int:
+        """Transformer blocks."""
+        return len(self.blocks)
+
+    @property
+    def mlp_width(self) -> int:
+        """Columns of the widest MLP, of a mixture those of one expert."""
+        return max(block.mlp for block in self.blocks)
+
+    @property
+    def num_cached(self) -> int:
+        """Blocks whose key-value cache grows with every token."""
+        return sum(block.kind != "linear_attention" for block in self.blocks)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PatchTower:
-    """Qwen2.5-VL's vision tower: patches of any resolution, most blocks attend within windows; gated MLP, RMS norms."""
+class TowerShape:
+    """A vision tower; of a model without one, all is 0."""
 
     width: int
-    mlp_width: int
-    num_layers: int
     num_heads: int
-    num_channels: int
     patch_side: int
-    temporal_patch: int
+    patch_values: int
+    """Numbers of a patch as the tower takes it: channels x frames x side x side."""
     merge_side: int
     """merge_side x merge_side patches become one token."""
-    window_side: int
-    """Side of an attention window in pixels."""
-    full_blocks: tuple[int, ...]
-    """Blocks that attend over the whole image."""
+    tile_side: int
+    """Side of the only picture that the tower takes; 0 if it takes any."""
+    class_tokens: int
+    """Rows beside the patches of a tile."""
+    has_rotary: bool
+    is_fused: bool
+    """Whether queries, keys and values are one linear layer."""
+    blocks: tuple[BlockShape, ...]
+    projector: tuple[int, int]
+    """Elements that the projector keeps of an image token: in float32, in the type of forward and backward."""
+
+    @property
+    def num_layers(self) -> int:
+        """Transformer blocks."""
+        return len(self.blocks)
+
+    @property
+    def mlp_width(self) -> int:
+        """Columns of the MLP."""
+        return max((block.mlp for block in self.blocks), default=0)
 
     @property
     def patches_per_token(self) -> int:
         """Patches of one image token."""
         return self.merge_side**2
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TileTower:
-    """InternViT: square tiles of one size, a class token before each, plain MLP, a learned scale on each branch."""
-
-    width: int
-    mlp_width: int
-    num_layers: int
-    num_heads: int
-    num_channels: int
-    patch_side: int
-    tile_side: int
-    merge_side: int
-    """merge_side x merge_side patches become one token (pixel shuffle)."""
-    has_qkv_bias: bool
-    has_qk_norm: bool
-    norm: Literal["layer_norm", "rms_norm"]
-    has_mask_token: bool
-    has_positions: bool
-    has_last_norm: bool
-
     @property
     def patches_per_tile(self) -> int:
         """Patches of a tile, without the class token."""
-        return (self.tile_side // self.patch_side) ** 2
+        return (self.tile_side // self.patch_side) ** 2 if self.tile_side else 0
 
     @property
     def tokens_per_tile(self) -> int:
         """Image tokens of a tile."""
-        return (self.tile_side // self.patch_side // self.merge_side) ** 2
+        return self.patches_per_tile // self.patches_per_token
+
+
+NO_TOWER = TowerShape(
+    width=0, num_heads=0, patch_side=0, patch_values=0, merge_side=1, tile_side=0, class_tokens=0, has_rotary=False,
+    is_fused=False, blocks=(), projector=(0, 0),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """A vision-language model."""
+    """A language model, with or without a vision tower."""
 
     family: str
+    """model_type of config.json."""
     text: TextShape
-    tower: PatchTower | TileTower
+    tower: TowerShape
+    image_kind: ImageKind
+    """How its image processor makes tokens of a picture."""
+    image_processor: str
+    """Name of that processor in transformers; empty for none."""
+    image_defaults: tuple[tuple[str, Any], ...] = field(hash=False)
+    """Settings of the processor where a folder states none."""
+    image_token_id: int | None
+    """Placeholder of an image token where config.json has none."""
+    tensors: tuple[Tensor, ...] = field(hash=False, repr=False)
+    """All parameters; a tied output head once, as the embedding table."""
+    table: str
+    """Name of the embedding table."""
+
+    @property
+    def head(self) -> str:
+        """Name of the tensor that is the output head."""
+        return self.table if self.text.is_tied else HEAD
+
+
+HEAD = "lm_head.weight"
+COPY = "copy it from the model's published config.json, or set model.path to the model's folder"
 
 
 def shape_of(config: ModelConfig) -> ModelShape:
@@ -229,29 +246,26 @@ def shape_of(config: ModelConfig) -> ModelShape:
     return read_shape(config.tiny.hf_config, "model.tiny.hf_config")
 
 
-def read_shape(hf_config: Mapping[str, Any], where: str = "model.hf_config", *, is_strict: bool = True) -> ModelShape:
-    """Read sizes from the keys of a published config.json.
+def read_shape(hf_config: Mapping[str, Any], where: str = "model.hf_config") -> ModelShape:
+    """Return the shape of stated sizes: every size of the architecture must be there, and every key known.
 
     Args:
-        hf_config: Of Qwen2.5-VL, with the language model's keys at the top (as published) or in `text_config` (as
-            transformers 5 writes them); or of InternVL in transformers' own layout.
+        hf_config: Content of a published config.json, or what of it affects sizes.
         where: Its dotted key, for messages.
-        is_strict: Refuse unknown keys.
 
     Raises:
-        ConfigError: A key is missing, unknown, or of an unsupported value.
+        ConfigError: A key is missing, unknown, or of a value that transformers refuses.
     """
-    keys = ConfigKeys(hf_config, where, is_strict=is_strict)
-    family = keys.choice("model_type", ("qwen2_5_vl", "internvl"))
-    return _read_qwen(keys) if family == "qwen2_5_vl" else _read_internvl(keys)
+    _checked_facts(hf_config, where, COPY, is_stated=True)
+    if all(part.get("tie_word_embeddings") is None for _, part in config_parts(hf_config, "")):
+        raise ConfigError(f"{where}.tie_word_embeddings is missing; {COPY}")
+    return _shape(json.dumps(hf_config, sort_keys=True, default=dict), None)
 
 
 def read_saved_shape(
     saved: Mapping[str, Any], *, where: str = "config.json", has_own_head: bool | None = None
 ) -> ModelShape:
-    """Read the config.json of a model folder.
-
-    Unknown keys are accepted, and missing ones have transformers' defaults.
+    """Return the shape of a model folder's config.json; keys that are missing have transformers' defaults.
 
     Args:
         saved: Content of the file.
@@ -260,102 +274,100 @@ def read_saved_shape(
             wrongly; None if there are no weights.
 
     Raises:
-        ConfigError: See `read_shape`.
+        ConfigError: Transformers refuses a value.
     """
-    values = dict(saved)
-    # transformers ties InternVL's head unless the top of the file says otherwise, and Qwen2.5-VL's only if some part
-    # of it says so.
-    text = values.get("text_config")
-    inner = isinstance(text, Mapping) and bool(text.get("tie_word_embeddings", False))
-    values.setdefault("tie_word_embeddings", values.get("model_type") == "internvl" or inner)
-    if has_own_head:
-        values["tie_word_embeddings"] = False
-    return read_shape(values, where, is_strict=False)
+    _checked_facts(saved, where, "copy the file of the original checkpoint", is_stated=False)
+    return _shape(json.dumps(saved, sort_keys=True), has_own_head)
 
 
-def _read_text(keys: ConfigKeys, *, is_tied: bool) -> TextShape:
-    if keys.has("use_sliding_window") and keys.flag("use_sliding_window"):
-        raise ConfigError("model.hf_config: use_sliding_window is true, which the learner's attention does not compute")
-    if keys.has("tie_word_embeddings"):
-        keys.flag("tie_word_embeddings")
-    width, num_heads = keys.count("hidden_size"), keys.count("num_attention_heads")
-    num_kv_heads = keys.count("num_key_value_heads", num_heads)
-    if num_heads % num_kv_heads:
+def unstated_size(saved: Mapping[str, Any], where: str) -> ConfigError | None:
+    """Return the error that names the first size for which config.json relies on a default; None if there is none."""
+    facts = facts_of(saved)
+    return _missing(facts, where) if facts["keys"]["missing"] else None
+
+
+def _checked_facts(values: Mapping[str, Any], where: str, remedy: str, *, is_stated: bool) -> None:
+    """Refuse a configuration of which transformers makes no model; of a stated one, missing and unknown keys too."""
+    for prefix, part in config_parts(values, f"{where}."):
+        for name, size in part.items():
+            if name in COUNTS and size is not None and (type(size) is not int or size < 1):
+                raise ConfigError(f"{prefix}{name} is {size!r}; it must be a whole number of at least 1")
+            if name in SIDES and isinstance(size, list | tuple) and len(set(size)) > 1:
+                raise ConfigError(f"{prefix}{name} is {list(size)!r}; patches and pictures of a tower must be square")
+    try:
+        facts = facts_of(values)
+    except FactsError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if "error" in facts:
+        if facts.get("keys", {}).get("missing"):
+            raise _missing(facts, where)
+        raise ConfigError(f"{where}: transformers makes no model of it ({facts['error']}); {remedy}")
+    if is_stated:
+        _refuse_unknown(facts, values, where)
+        if facts["keys"]["missing"]:
+            raise _missing(facts, where)
+    out = (values.get("vision_config") or {}).get("out_hidden_size")
+    if out not in (None, facts["text"]["width"]):
         raise ConfigError(
-            f"model.hf_config: num_attention_heads={num_heads} does not divide by num_key_value_heads={num_kv_heads}; "
-            "one of the two is not as published"
+            f"{where}.vision_config.out_hidden_size is {out}, but hidden_size of the language model is "
+            f"{facts['text']['width']}; they must be equal"
         )
-    if not keys.has("head_dim") and width % num_heads:
-        raise ConfigError(
-            f"model.hf_config: hidden_size={width} does not divide by num_attention_heads={num_heads}; one of the two "
-            "is not as published"
-        )
-    return TextShape(
-        vocab_size=keys.count("vocab_size"),
-        width=width,
-        mlp_width=keys.count("intermediate_size"),
-        num_layers=keys.count("num_hidden_layers"),
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        head_dim=keys.count("head_dim", width // num_heads),
-        is_tied=is_tied,
-    )
+    if facts["text"]["uses_window"]:
+        raise ConfigError(f"{where}: use_sliding_window is true, which the learner's attention does not compute")
 
 
-def _read_qwen(keys: ConfigKeys) -> ModelShape:
-    is_tied = keys.flag("tie_word_embeddings")
-    if keys.has("text_config"):
-        inner = keys.part("text_config")
-        text = _read_text(inner, is_tied=is_tied)
-        inner.close()
-    else:
-        text = _read_text(keys, is_tied=is_tied)
-    vision = keys.part("vision_config")
-    tower = PatchTower(
-        width=vision.count("hidden_size"),
-        mlp_width=vision.count("intermediate_size"),
-        num_layers=vision.count("depth"),
-        num_heads=vision.count("num_heads"),
-        num_channels=vision.count("in_channels", 3),  # transformers does not read the published in_chans
-        patch_side=vision.count("patch_size", 14),
-        temporal_patch=vision.count("temporal_patch_size", 2),
-        merge_side=vision.count("spatial_merge_size", 2),
-        window_side=vision.count("window_size", 112),
-        full_blocks=vision.counts("fullatt_block_indexes", (7, 15, 23, 31)),
-    )
-    if (out := vision.count("out_hidden_size", text.width)) != text.width:
-        raise ConfigError(
-            f"model.hf_config.vision_config.out_hidden_size is {out}, but hidden_size of the language model is "
-            f"{text.width}; they must be equal"
-        )
-    vision.close()
-    keys.close()
-    return ModelShape(family="qwen2_5_vl", text=text, tower=tower)
+def _missing(facts: Facts, where: str) -> ConfigError:
+    return ConfigError(f"{where}.{facts['keys']['missing'][0]} is missing; {COPY}")
 
 
-def _read_internvl(keys: ConfigKeys) -> ModelShape:
-    inner = keys.part("text_config")
-    inner.choice("model_type", ("qwen2",), "qwen2")
-    text = _read_text(inner, is_tied=keys.flag("tie_word_embeddings"))
-    inner.close()
-    vision = keys.part("vision_config")
-    tower = TileTower(
-        width=vision.count("hidden_size"),
-        mlp_width=vision.count("intermediate_size"),
-        num_layers=vision.count("num_hidden_layers"),
-        num_heads=vision.count("num_attention_heads"),
-        num_channels=vision.count("num_channels", 3),
-        patch_side=vision.count("patch_size", 14),
-        tile_side=vision.count("image_size", 448),
-        merge_side=round(1 / keys.fraction("downsample_ratio", 0.5)),
-        has_qkv_bias=vision.flag("attention_bias", False),
-        has_qk_norm=vision.flag("use_qk_norm", False),
-        norm="rms_norm" if vision.choice("norm_type", ("layer_norm", "rms_norm"), "layer_norm") == "rms_norm"
-        else "layer_norm",
-        has_mask_token=vision.flag("use_mask_token", False),
-        has_positions=vision.flag("use_absolute_position_embeddings", True),
-        has_last_norm=not vision.flag("use_mean_pooling", True),
+def _refuse_unknown(facts: Facts, values: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that no class of the architecture reads, and name the nearest known one."""
+    for part, names in facts["keys"]["known"].items():
+        inner = values.get(part) if part else values
+        known = {*names, *UNREAD}
+        unknown = next((name for name in inner if name not in known), None) if isinstance(inner, Mapping) else None
+        if unknown is not None:
+            near = nearest(str(unknown), sorted(known), cutoff=0.6)
+            meant = f"did you mean {near}? " if near else ""
+            raise ConfigError(
+                f"{where}{f'.{part}' if part else ''}.{unknown} is not known to transformers' {values['model_type']}; "
+                f"{meant}Remove the key if it affects no tensor's shape"
+            )
+
+
+@lru_cache(maxsize=64)
+def _shape(text: str, has_own_head: bool | None) -> ModelShape:
+    """Return the shape of a configuration, given as JSON."""
+    values = json.loads(text)
+    facts = facts_of(values)
+    numbers, tower, images = dict(facts["text"]), facts["tower"], facts["images"] or {}
+    del numbers["uses_window"]
+    blocks, state = _blocks(numbers.pop("blocks")), tuple(numbers.pop("state"))
+    is_tied = facts["is_tied"] and not has_own_head
+    tensors = [
+        Tensor(name=name, shape=tuple(shape), part=part, block=block, is_linear=is_linear, is_expert=is_expert)
+        for name, shape, part, block, is_linear, is_expert in facts["tensors"]
+        if name != HEAD
+    ]
+    if not is_tied:
+        shape = (numbers["vocab_size"], numbers["width"])
+        tensors.append(Tensor(name=HEAD, shape=shape, part="language_model", block=None, is_linear=True))
+    processor = images.get("processor", "")
+    return ModelShape(
+        family=values["model_type"],
+        text=TextShape(**numbers, blocks=blocks, state=state, is_tied=is_tied),
+        tower=NO_TOWER if tower is None else TowerShape(
+            **{**tower, "blocks": _blocks(tower["blocks"]), "projector": tuple(tower["projector"])}
+        ),
+        image_kind=IMAGE_KINDS.get(processor, "fixed") if tower else "none",
+        image_processor=processor,
+        image_defaults=tuple(images.get("defaults", {}).items()),
+        image_token_id=facts["image_token_id"],
+        tensors=tuple(tensors),
+        table=facts["table"],
     )  # fmt: skip
-    vision.close()
-    keys.close()
-    return ModelShape(family="internvl", text=text, tower=tower)
+
+
+def _blocks(found: list[list[Any]]) -> tuple[BlockShape, ...]:
+    names = ("kind", "float32", "narrow", "queries", "keys", "inner", "mlp")
+    return tuple(BlockShape(**dict(zip(names, values, strict=True))) for values in found)

@@ -1,23 +1,20 @@
 """Activations of the learner's largest micro-batch: what autograd keeps, and what the backward pass adds temporarily.
 
-Counted operation by operation from the modules that the learner runs (transformers 5.19, learner/attention,
-learner/algorithms/logprobs.py). Per row of a layer, with s bytes per element in forward and backward:
-
-    RMS norm      4 (its input in float32) + 2 s (normalised, and its output, which the layers after it keep)
-    layer norm    2 s (input and output)
-    gated MLP     4 s per inner unit (gate, its activation, up, their product)
-    plain MLP     2 s per inner unit (before and after the activation)
+What a row of a block keeps is counted from the block's modules (`orchestration.models.meta_blocks`); here stand what
+the learner's own attention and logits add (learner/attention, learner/algorithms/logprobs.py), and one measured factor
+for each part of the model.
 
 Axes: L tokens of the micro-batch, N rows of the vision tower, C predicted tokens, V vocabulary, D width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
 from learner.config import LearnerConfig
 from orchestration.models.image_tokens import largest_image_tokens, processor_of, vision_rows
-from orchestration.models.shapes import ModelShape, PatchTower, TextShape, TileTower
+from orchestration.models.shapes import BlockShape, LayerKind, ModelShape, TextShape, TowerShape
 from orchestration.models.tensors import trained_tensors
 from orchestration.plan.records import Items, MemoryItem, make_item
 from orchestration.settings.experiment import ExperimentConfig
@@ -38,6 +35,11 @@ FROZEN_TOWER = "forward: frozen vision tower"
 """Phases of forward and backward that can need most memory."""
 
 Kernel = Literal["sdpa", "flash", "flex"]
+
+TEXT_FACTOR: Mapping[LayerKind, float] = {"full_attention": 1.0, "sliding_attention": 1.0, "linear_attention": 1.0}
+TOWER_FACTOR = 1.0
+PROJECTOR_FACTOR = 1.0
+"""What a part keeps, measured, over what its modules say (tests/unit/plan/test_learner_memory.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +137,15 @@ def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad)
     is_recomputed, is_tower_trained = config.activation_checkpointing, trained.trains("vision_tower")
     kept = "block inputs kept for recomputation" if is_recomputed else "activations kept"
     text, tokens = shape.text, load.num_tokens
-    text_layer = _text_layer(text, load, size, kernel_of(config), is_on_gpu=config.device == "cuda")
-    text_kept = size * tokens * text.width if is_recomputed else text_layer
-    tower_layer = _tower_layer(tower, rows, size)
-    tower_stored = tower.num_layers * (size * rows * tower.width if is_recomputed else tower_layer)
+    is_on_gpu = config.device == "cuda"
+    layers = [_text_layer(block, text, load, size, kernel_of(config), is_on_gpu=is_on_gpu) for block in text.blocks]
+    text_layer, text_stored = (
+        max(layers),
+        text.num_layers * size * tokens * text.width if is_recomputed else sum(layers),
+    )
+    tower_layers = [_tower_layer(block, tower, rows, size) for block in tower.blocks]
+    tower_layer = max(tower_layers, default=0)
+    tower_stored = tower.num_layers * size * rows * tower.width if is_recomputed else sum(tower_layers)
 
     def again(layer: int) -> Items:
         """Return what the backward pass of one block recomputes."""
@@ -148,7 +155,7 @@ def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad)
     stored = [
         make_item(
             f"{kept}, language model",
-            text.num_layers * text_kept,
+            text_stored,
             f"{text.num_layers} blocks x {tokens:,} tokens; a block keeps {text_layer:,} B without recomputation",
         )
     ]
@@ -156,7 +163,8 @@ def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad)
         how = f"{tower.num_layers} blocks x {rows:,} rows of {load.num_image_tokens:,} image tokens"
         stored.append(make_item(f"{kept}, vision tower", tower_stored, how))
     if is_tower_trained or trained.trains("projector"):
-        projector = _projector(shape, rows, load.num_image_tokens, size)
+        float32, narrow = tower.projector
+        projector = PROJECTOR_FACTOR * load.num_image_tokens * (FLOAT32 * float32 + size * narrow)
         stored.append(make_item("activations kept, projector", projector, f"{load.num_image_tokens:,} image tokens"))
     ends = _ends(shape, load, rows, size, kernel_of(config))
     how = f"{tokens:,} tokens, {load.num_predicted:,} of them predicted; pixels float32"
@@ -165,22 +173,28 @@ def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad)
         "embed_tokens" in tensor.name or "lm_head" in tensor.name for tensor in trained.trained
     )
     forward, backward = _logits(text, load, size, is_head_trained=is_head_trained)
-    how = f"of {tokens:,} tokens: two MLP rows and two stream rows"
-    inside = make_item("gradients within a block", size * tokens * (2 * text.mlp_width + 2 * text.width), how)
+    how = f"of {tokens:,} tokens: the MLP's inner rows and two stream rows"
+    inner = max(block.inner for block in text.blocks)
+    inside = make_item("gradients within a block", size * tokens * (inner + 2 * text.width), how)
     phases: dict[str, Items] = {
         LAST_LOGITS: (*stored, forward),
         FIRST_LOGITS: (*stored, backward),
         TEXT_BLOCKS: (*stored, *again(text_layer), inside),
     }
+    if not tower.blocks:
+        return phases
+    inner = max(block.inner for block in tower.blocks)
     if is_tower_trained:
         phases[TOWER_BLOCKS] = (
             make_item("kept, vision tower", tower_stored, f"{tower.num_layers} blocks"),
             *again(tower_layer),
-            make_item("gradients within a block", _tower_extra(tower, rows, size), f"{rows:,} rows"),
+            make_item("gradients within a block", size * rows * (inner + 2 * tower.width), f"{rows:,} rows"),
         )
     else:
         how = f"{rows:,} rows; nothing is kept"
-        phases[FROZEN_TOWER] = (make_item("one block of the tower", _tower_forward(tower, rows, size), how),)
+        # The residual stream, its norm, and the wider of MLP and attention.
+        wider = size * rows * (2 * tower.width + max(inner + tower.mlp_width, 6 * tower.width))
+        phases[FROZEN_TOWER] = (make_item("one block of the tower", wider, how),)
     return phases
 
 
@@ -197,55 +211,33 @@ def _logits(text: TextShape, load: StreamLoad, size: int, *, is_head_trained: bo
     )
 
 
-def _text_layer(text: TextShape, load: StreamLoad, size: int, kernel: Kernel, *, is_on_gpu: bool) -> int:
+def _text_layer(
+    block: BlockShape, text: TextShape, load: StreamLoad, size: int, kernel: Kernel, *, is_on_gpu: bool
+) -> int:
     """Return the bytes that one block of the language model keeps for its backward pass."""
-    tokens = load.num_tokens
-    queries, keys = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
-    norms = 2 * (FLOAT32 + 2 * size) * tokens * text.width
-    # Queries, keys, values, the output, and the output as the last projection takes it; a log-sum-exp a head.
-    attention = size * tokens * (3 * queries + 2 * keys) + FLOAT32 * tokens * text.num_heads
+    kept = TEXT_FACTOR[block.kind] * load.num_tokens * block.kept(size)
+    if block.kind == "linear_attention":
+        return round(kept)
+    kept += FLOAT32 * load.num_tokens * text.num_heads  # a log-sum-exp a head
     if kernel == "sdpa":
         # Each completion has its own copy of its prompt's keys and values; on CUDA one per query head.
-        width = queries if is_on_gpu else keys
-        attention += 2 * size * load.branch_rows * width
+        width = block.queries if is_on_gpu else block.keys
+        kept += 2 * size * load.branch_rows * width
         if is_on_gpu:
-            attention += 2 * size * load.num_prompts * load.prompt_tokens * width
-    return norms + attention + 4 * size * tokens * text.mlp_width
+            kept += 2 * size * load.num_prompts * load.prompt_tokens * width
+    return round(kept)
 
 
-def _tower_layer(tower: PatchTower | TileTower, rows: int, size: int) -> int:
+def _tower_layer(block: BlockShape, tower: TowerShape, rows: int, size: int) -> int:
     """Return the bytes that one block of the vision tower keeps for its backward pass."""
-    width = rows * tower.width
-    sums = FLOAT32 * rows * tower.num_heads
-    if isinstance(tower, PatchTower):
-        # Queries and keys twice, before and after their rotation: they are views of one tensor with the values.
-        return 2 * (FLOAT32 + 2 * size) * width + 7 * size * width + 4 * size * rows * tower.mlp_width + sums
-    norms = 2 * (2 * size if tower.norm == "layer_norm" else FLOAT32 + 2 * size) * width
-    if tower.has_qk_norm:
-        norms += 2 * (FLOAT32 + size) * width
-    # Queries, keys, values, output, its projection's input, and both branches before their learned scale.
-    return norms + 7 * size * width + 2 * size * rows * tower.mlp_width + sums
+    return round(TOWER_FACTOR * rows * block.kept(size) + FLOAT32 * rows * tower.num_heads)
 
 
-def _tower_extra(tower: PatchTower | TileTower, rows: int, size: int) -> int:
-    """Return the bytes of gradients that a block's backward pass holds in addition."""
-    inner = 2 if isinstance(tower, PatchTower) else 1
-    return size * rows * (inner * tower.mlp_width + 2 * tower.width)
-
-
-def _tower_forward(tower: PatchTower | TileTower, rows: int, size: int) -> int:
-    """Return the bytes of a forward pass: residual stream, its norm, and the wider of MLP and attention."""
-    mlp = (3 if isinstance(tower, PatchTower) else 2) * tower.mlp_width
-    attention = 6 * tower.width
-    return size * rows * (2 * tower.width + max(mlp, attention))
-
-
-def _projector(shape: ModelShape, rows: int, image_tokens: int, size: int) -> int:
+def picture_values(shape: ModelShape) -> float:
+    """Return the float32 values that a processed image has for each row of the vision tower."""
     tower = shape.tower
-    if isinstance(tower, PatchTower):
-        return (FLOAT32 + 2 * size) * rows * tower.width + 2 * size * rows * tower.width
-    merged = tower.width * tower.merge_side**2
-    return size * image_tokens * (2 * merged + 2 * shape.text.width)
+    patches = tower.patches_per_tile or 1
+    return tower.patch_values * patches / (patches + tower.class_tokens)
 
 
 def _ends(shape: ModelShape, load: StreamLoad, rows: int, size: int, kernel: Kernel) -> int:
@@ -254,12 +246,8 @@ def _ends(shape: ModelShape, load: StreamLoad, rows: int, size: int, kernel: Ker
     last_norm = (FLOAT32 + 2 * size) * load.num_tokens * text.width
     predicting = size * load.num_predicted * text.width
     positions = 2 * size * load.num_tokens * text.head_dim
-    if isinstance(tower, PatchTower):
-        patch_values = tower.num_channels * tower.temporal_patch * tower.patch_side**2
-        pixels = FLOAT32 * rows * (patch_values + 2 * tower.width // tower.num_heads)
-    else:
-        tiles = rows // (tower.patches_per_tile + 1)
-        pixels = FLOAT32 * tiles * tower.num_channels * tower.tile_side**2
+    rotary = 2 * tower.width // tower.num_heads if tower.has_rotary else 0
+    pixels = FLOAT32 * rows * (picture_values(shape) + rotary)
     branch = load.completion_tokens - 1
     bias = size * load.num_completions * branch * (load.prompt_tokens + branch) if kernel == "sdpa" else 0
-    return last_norm + predicting + positions + pixels + bias
+    return last_norm + predicting + positions + round(pixels) + bias

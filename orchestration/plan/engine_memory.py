@@ -1,16 +1,17 @@
 """Memory of one worker of a vLLM engine, tokens that its key-value cache holds, and the buffers of a weight transfer.
 
 Which tensors a worker holds whole and which are split over the engine's workers is read from vLLM 0.32: the language
-model is split, its norms are not; Qwen2.5-VL's vision tower is split, of InternVL's only the MLPs. A worker may use
+model is split, its norms are not; so is a vision tower, but of InternVL's only the MLPs. A worker may use
 `gpu_memory_utilization` of its GPU for everything but the buffers of a weight transfer.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from orchestration.models.image_tokens import largest_image_tokens, processor_of, vision_rows
-from orchestration.models.shapes import ModelShape, PatchTower
-from orchestration.models.tensors import Tensor, count_elements, model_tensors, sent_tensors
+from orchestration.models.shapes import ModelShape, Tensor
+from orchestration.models.tensors import count_elements, sent_tensors
 from orchestration.plan.activations import DTYPE_BYTES, FLOAT32
 from orchestration.plan.records import CONTEXT_BYTES, Items, MemoryUse, make_item, make_product
 from orchestration.settings.errors import ConfigError
@@ -29,6 +30,12 @@ GRAPH_BYTES = 1024 * 2**20
 SAMPLER_COPIES = 3
 """Float32 copies of the logits of all sequences: logits, log-probabilities, and a temporary."""
 MOST_WORKERS = 16
+WHOLE_ATTENTION = ("internvl",)
+"""Families of whose vision tower vLLM splits the MLPs alone."""
+OUTPUTS = ("o_proj", "out_proj", "proj", "down_proj", "linear_fc2", "fc2", "2")
+"""Layers that vLLM splits by their inputs; the others by their outputs."""
+WHOLE_LAYERS = ("gate", "shared_expert_gate", "in_proj_a", "in_proj_b", "in_proj_ba")
+"""Small linear layers of the language model that each worker holds: routers, gates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +87,8 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
         cache = max(0, allowed - taken)
         formula = f"{engine.gpu_memory_utilization} x {limit_bytes:,} B minus {taken:,} B of the above"
     block = engine.block_size or (CPU_BLOCK if engine.device == "cpu" else GPU_BLOCK)
-    tokens = cache // (token_bytes(shape, engine.tensor_parallel_size, size) * block) * block
+    growing = max(0, cache - engine.max_num_seqs * state_bytes(shape, engine.tensor_parallel_size, size))
+    tokens = growing // (token_bytes(shape, engine.tensor_parallel_size, size) * block) * block
     is_gpu = engine.device == "cuda"
     use = MemoryUse(
         place="GPU of an engine worker" if is_gpu else "process of an engine worker",
@@ -97,14 +105,27 @@ def _total(items: Items) -> int:
 def token_bytes(shape: ModelShape, workers: int, size: int) -> int:
     """Return the bytes of a token's keys and values on one worker; more workers than key heads hold copies.
 
+    Layers of linear attention keep none; those of sliding attention are counted as if they kept all.
+
     Example:
         >>> from orchestration.models.shapes import shape_of
         >>> from orchestration.settings.model import ModelConfig
         >>> token_bytes(shape_of(ModelConfig(path=None, family="internvl", coord_mode="norm1000")), 1, 4)
         2304
     """
-    heads = max(1, shape.text.num_kv_heads // workers)
-    return 2 * heads * shape.text.head_dim * shape.text.num_layers * size
+    heads = shape.text.num_kv_heads
+    keys = sum(block.keys for block in shape.text.blocks)
+    return 2 * keys * max(1, heads // workers) // heads * size
+
+
+def state_bytes(shape: ModelShape, workers: int, size: int) -> int:
+    """Return what a running sequence holds on one worker in layers of linear attention, however long it is.
+
+    vLLM keeps the recurrent state in float32 and the convolution's in the engine's type.
+    """
+    recurrent, convolution = shape.text.state
+    layers = shape.text.num_layers - shape.text.num_cached
+    return layers * (FLOAT32 * recurrent + size * convolution) // workers
 
 
 def undivided(shape: ModelShape, workers: int) -> dict[str, int]:
@@ -118,7 +139,7 @@ def undivided(shape: ModelShape, workers: int) -> dict[str, int]:
     }
     if workers % text.num_kv_heads == 0:  # several workers hold copies of a head then
         del parts["key-value heads"]
-    if isinstance(tower, PatchTower):  # the heads of Qwen2.5-VL's tower are split, InternVL's are not
+    if shape.family not in WHOLE_ATTENTION:
         parts["vision heads"] = tower.num_heads
     return {name: number for name, number in parts.items() if number % workers}
 
@@ -130,7 +151,7 @@ def widths(shape: ModelShape, most: int = MOST_WORKERS) -> list[int]:
 
 def worker_parameters(shape: ModelShape, workers: int) -> tuple[int, int]:
     """Return the elements of one worker: (its share of split tensors, tensors that each worker holds whole)."""
-    shares = [(tensor, _share(tensor, shape, workers)) for tensor in model_tensors(shape)]
+    shares = [(tensor, _share(tensor, shape, workers)) for tensor in shape.tensors]
     split = sum(share for _, share in shares if share is not None)
     return split, sum(tensor.numel for tensor, share in shares if share is None)
 
@@ -153,10 +174,12 @@ def _working_items(config: ExperimentConfig, shape: ModelShape, size: int, limit
     pictures = min(engine.max_model_len, largest_image_tokens(shape, processor_of(config.model)))
     features = max(tokens, pictures)
     rows = vision_rows(shape, features)
+    # Of a mixture, all experts of a token together; half of a gated MLP's inner row is its gate.
+    inner = max(text.mlp_width, *(block.inner // 2 for block in text.blocks))
     found = [
         make_item(
             "activations of a prompt batch",
-            size * tokens * (3 * text.width + 3 * text.mlp_width / workers),
+            size * tokens * (3 * text.width + 3 * inner / workers),
             f"{size} B x {tokens:,} tokens x (3 D + 3 F / {workers})",
         ),
         make_item(
@@ -188,25 +211,27 @@ def _server_batched_tokens(limit_bytes: int | None) -> int:
 def _share(tensor: Tensor, shape: ModelShape, workers: int) -> int | None:
     """Return the elements of a worker's share of a tensor; None if each worker holds it whole."""
     layer, _, kind = tensor.name.rpartition(".")
-    last = layer.rpartition(".")[2]
-    heads = shape.text.num_kv_heads
-    columns: tuple[str, ...]
-    rows: tuple[str, ...]
-    if tensor.part == "language_model" and last in ("embed_tokens", "lm_head"):
+    last, heads = layer.rpartition(".")[2], shape.text.num_kv_heads
+    if tensor.name in (shape.table, shape.head):
         padded = -(-tensor.shape[0] // VOCAB_PADDING) * VOCAB_PADDING
         return -(-padded // workers) * tensor.shape[1]
-    if tensor.part == "language_model" and last in ("k_proj", "v_proj"):
+    if tensor.is_expert:
+        return tensor.numel // workers
+    is_language = tensor.part == "language_model"
+    if is_language and last in ("k_proj", "v_proj"):
         return tensor.numel * max(1, heads // workers) // heads
-    if tensor.part == "language_model":
-        columns, rows = ("q_proj", "gate_proj", "up_proj"), ("o_proj", "down_proj")
-    elif isinstance(shape.tower, PatchTower):
-        columns, rows = ("qkv", "gate_proj", "up_proj", "0"), ("proj", "down_proj", "2")
-    else:
-        columns, rows = ("fc1",), ("fc2",)
-    if "patch_embed." in tensor.name:
+    is_linear = tensor.is_linear or (kind == "bias" and f"{layer}.weight" in _linear_names(shape))
+    if not is_linear or (is_language and last in WHOLE_LAYERS):
+        return None
+    if not is_language and shape.family in WHOLE_ATTENTION and last not in ("fc1", "fc2"):
         return None
     # In a layer that is split by its inputs, each worker holds the whole bias.
-    return tensor.numel // workers if last in columns or (last in rows and kind != "bias") else None
+    return None if last in OUTPUTS and kind == "bias" else tensor.numel // workers
+
+
+@lru_cache(maxsize=16)
+def _linear_names(shape: ModelShape) -> frozenset[str]:
+    return frozenset(tensor.name for tensor in shape.tensors if tensor.is_linear)
 
 
 def sender_items(config: ExperimentConfig, shape: ModelShape) -> Items:

@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestration.cluster.layout import Layout, PlacedActor
 from orchestration.cluster.local_ray import store_need
 from orchestration.models.shapes import ModelShape
-from orchestration.models.tensors import count_elements, model_tensors, trained_tensors
+from orchestration.models.tensors import count_elements, trained_tensors
 from orchestration.plan.activations import FLOAT32, element_bytes
 from orchestration.plan.engine_memory import engine_memory, kept_items
 from orchestration.plan.learner_memory import learner_memory, learner_parts, step_pictures
@@ -169,7 +169,7 @@ def export_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
     weights are bfloat16; the demo's are float32. Adapters are float32.
     """
     learner, size = config.learner, stored_element_bytes(config.model)
-    model = sum(size * tensor.numel + EXPORT_HEADER_BYTES for tensor in model_tensors(shape))
+    model = sum(size * tensor.numel + EXPORT_HEADER_BYTES for tensor in shape.tensors)
     if learner.lora is None or learner.lora.export == "merged":
         return model
     factors = trained_tensors(shape, learner.freeze, learner.lora).trained

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from learner.config import LearnerConfig
 from orchestration.models.image_tokens import vision_rows
-from orchestration.models.shapes import ModelShape, PatchTower, shape_of
-from orchestration.models.tensors import Tensor, count_elements, trained_tensors
+from orchestration.models.shapes import ModelShape, Tensor, shape_of
+from orchestration.models.tensors import count_elements, trained_tensors
 from orchestration.page.formatting import some
 from orchestration.plan.activations import (
     FIRST_LOGITS,
@@ -29,6 +29,7 @@ from orchestration.plan.activations import (
     activation_items,
     element_bytes,
     largest_load,
+    picture_values,
 )
 from orchestration.plan.engine_memory import sender_items
 from orchestration.plan.records import (
@@ -111,14 +112,6 @@ def step_pictures(config: ExperimentConfig, shape: ModelShape) -> MemoryItem:
     return make_item("images of a step", size, f"4 B x {groups} groups x {tokens:,} image tokens' pixels")
 
 
-def picture_values(shape: ModelShape) -> float:
-    """Return the float32 values that a processed image has for each row of the vision tower."""
-    tower = shape.tower
-    if isinstance(tower, PatchTower):
-        return tower.num_channels * tower.temporal_patch * tower.patch_side**2
-    return tower.num_channels * tower.tile_side**2 / (tower.patches_per_tile + 1)
-
-
 def _has_reference(config: LearnerConfig) -> bool:
     return config.algorithm.uses_reference and config.lora is None
 
@@ -190,10 +183,9 @@ def _fsdp_passes(
         blocks = [tensor for tensor in tensors if tensor.block is not None]
         text = f"{size} B x {count_elements(blocks):,}, not freed"
         whole += (make_item("gathered blocks", size * _padded(blocks, ranks), text),)
-    head = "model.language_model.embed_tokens.weight" if shape.text.is_tied else "lm_head.weight"
     head_grad = make_item(
         "gradient of the output head",
-        size * count_elements(tensor for tensor in root_trained if tensor.name == head),
+        size * count_elements(tensor for tensor in root_trained if tensor.name == shape.head),
         f"{size} B x V x D, kept until everything outside of blocks is reduced",
     )
     root_grad = make_product("gradients outside of blocks", size, num_root, ", whole")
@@ -202,7 +194,7 @@ def _fsdp_passes(
         FLOAT32 * (copies * _padded(root_trained, ranks) + sharded(root_trained, ranks)),
         f"{copies} x 4 B x {num_root:,} sent and 1/{ranks} of it received",
     )
-    text_block, tower_block = _largest_blocks(tensors)
+    text_block, tower_block = (_largest_block(tensors, part) for part in ("language_model", "vision_tower"))
     around: dict[str, tuple[Items, Items]] = {
         LAST_LOGITS: (whole, ()),
         FIRST_LOGITS: (whole, ()),
@@ -219,6 +211,8 @@ def _fsdp_passes(
 
 def _block_items(block: tuple[Tensor, ...], trained: tuple[Tensor, ...], ranks: int, size: int) -> Items:
     """Return one gathered block, the next one being prefetched, its gradient, and the reduction of the previous one."""
+    if not block:
+        return ()
     moving = [tensor for tensor in trained if tensor.block == block[0].block]
     copies, both = (1, "") if ranks == 1 else (2, ", and the next one being gathered")
     text = f"{size} B x {count_elements(block):,}{both}"
@@ -238,7 +232,7 @@ def _gathered(tensors: tuple[Tensor, ...], ranks: int, size: int, *, is_on_gpu: 
 
     A block is freed only when the next one has been gathered.
     """
-    root, (block, _) = _of_block(tensors, None), _largest_blocks(tensors)
+    root, block = _of_block(tensors, None), _largest_block(tensors, "language_model")
     unit = max(*((tensor,) for tensor in root), block, key=count_elements)
     num_unit, whole = count_elements(unit), size * _padded(unit, ranks)
     copies = 1 if is_on_gpu else 2  # gloo copies what it gathers
@@ -266,10 +260,13 @@ def _merged(trained: tuple[Tensor, ...], fixed: tuple[Tensor, ...]) -> Items:
     return (make_item("adapters merged", 3 * FLOAT32 * largest, text),)
 
 
-def _largest_blocks(tensors: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-    """Return the first block of the language model and of the tower; all blocks of a kind have the same sizes."""
-    blocks = {tensor.part: tensor.block for tensor in reversed(tensors) if tensor.block is not None}
-    return [_of_block(tensors, blocks[part]) for part in ("language_model", "vision_tower")]
+def _largest_block(tensors: tuple[Tensor, ...], part: str) -> tuple[Tensor, ...]:
+    """Return the tensors of a part's largest block; none if it has no blocks."""
+    blocks: dict[str, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor.part == part and tensor.block is not None:
+            blocks.setdefault(tensor.block, []).append(tensor)
+    return tuple(max(blocks.values(), key=count_elements, default=()))
 
 
 def _of_block(tensors: Iterable[Tensor], block: str | None) -> tuple[Tensor, ...]:

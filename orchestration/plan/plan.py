@@ -230,7 +230,7 @@ def _max_positions(config: ExperimentConfig, folder: Path | None) -> int | None:
 
 
 def _name(config: ExperimentConfig, shape: ModelShape) -> str:
-    family = FAMILY_NAMES[shape.family]
+    family = FAMILY_NAMES.get(shape.family, shape.family)
     if config.model.own_family is not None:
         family = f"{config.model.own_family.rpartition(':')[2]}, planned as {family}"
     if config.model.folder is not None:

@@ -12,11 +12,12 @@ from learner.config import LearnerConfig
 from orchestration.cluster.layout import Layout
 from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape
-from orchestration.models.tensors import changing_tensors, count_parameters
+from orchestration.models.tensors import active_elements, changing_tensors, count_elements, count_parameters
 from orchestration.page.formatting import size as format_size
 from orchestration.page.formatting import some
 from orchestration.plan.activations import DTYPE_BYTES, FLOAT32
 from orchestration.plan.batches import BatchPlan, Lengths, is_drawn
+from orchestration.plan.engine_memory import state_bytes, token_bytes
 from orchestration.plan.learner_memory import FIXED, REFERENCE, learner_parts
 from orchestration.plan.memory import kinds_under
 from orchestration.settings.commands import AssumeConfig
@@ -167,15 +168,18 @@ def _decode(
     config: ExperimentConfig, shape: ModelShape, lengths: Lengths, batches: BatchPlan, rates: Rates, concurrency: int
 ) -> Phase:
     """Return the decoding phase: a token step reads the weights once, and the cache of all running completions."""
-    text, engine = shape.text, config.rollout.engine
+    engine = config.rollout.engine
+    # A mixture's step over many completions reads all experts.
     weights = block_parameters(shape) + head_parameters(shape)
+    read = count_elements(tensor for tensor in shape.tensors if tensor.part == "language_model")
+    read -= 0 if shape.text.is_tied else head_parameters(shape)
     context = lengths.prompt + lengths.completion / 2
     operations = concurrency * (FORWARD * weights + attention_flops(shape, context))
     token_s = operations / rates.engine_flops
     if rates.decode_bytes is not None:
         size = DTYPE_BYTES[engine.dtype]
-        cache = 2 * text.num_layers * text.num_kv_heads * text.head_dim * size * context * concurrency
-        token_s = max(token_s, (weights * size + cache) / rates.decode_bytes)
+        cache = (token_bytes(shape, 1, size) * context + state_bytes(shape, 1, size)) * concurrency
+        token_s = max(token_s, (read * size + cache) / rates.decode_bytes)
     rounds = batches.completion_tokens / config.rollout.engines / concurrency
     if config.training.steps_ahead == 0:
         rounds = max(rounds, lengths.completion_most)  # a synchronous step waits for its longest completion
@@ -249,8 +253,14 @@ def _assumptions(config: ExperimentConfig, assume: AssumeConfig, lengths: Length
 
 
 def block_parameters(shape: ModelShape) -> int:
-    """Return the parameters applied to each token of the language model, without embedding table and output head."""
-    return count_parameters(shape).language_model - head_parameters(shape)
+    """Return the parameters applied to each token of the language model, without embedding table and output head.
+
+    Of a mixture, those of a token's own experts.
+    """
+    ends = (shape.table, shape.head)
+    return active_elements(
+        shape, [tensor for tensor in shape.tensors if tensor.part == "language_model" and tensor.name not in ends]
+    )
 
 
 def head_parameters(shape: ModelShape) -> int:
@@ -259,9 +269,19 @@ def head_parameters(shape: ModelShape) -> int:
 
 
 def attention_flops(shape: ModelShape, context: float) -> float:
-    """Return the operations of one token's attention over `context` tokens, all layers: scores and weighted values."""
-    text = shape.text
-    return 2 * FORWARD * context * text.num_heads * text.head_dim * text.num_layers
+    """Return the operations of one token's attention over `context` tokens, all layers: scores and weighted values.
+
+    Layers of sliding attention look back at most one window; those of linear attention have a state instead, which is
+    updated and read once.
+    """
+    text, found = shape.text, 0.0
+    for block in text.blocks:
+        if block.kind == "linear_attention":
+            found += 2 * FORWARD * text.state[0]
+        else:
+            seen = min(context, text.window) if block.kind == "sliding_attention" and text.window else context
+            found += 2 * FORWARD * seen * block.queries
+    return found
 
 
 def image_flops(shape: ModelShape, num_image_tokens: float) -> float:

@@ -14,8 +14,8 @@ from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from learner.records import ScoredGroup
 from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape, read_saved_shape
-from orchestration.plan.activations import StreamLoad
-from orchestration.plan.learner_memory import picture_values, rank_parts
+from orchestration.plan.activations import StreamLoad, picture_values
+from orchestration.plan.learner_memory import rank_parts
 from orchestration.plan.records import LearnerParts
 from tests.benchmarks.learner_batch import IMAGE_TOKEN, TOKEN_PIXELS, make_group, qwen_config
 from tests.benchmarks.live_bytes import peak_live_bytes, storage_bytes

@@ -9,9 +9,7 @@ from typing import Any
 
 from orchestration.demo.tiny_model import chat_template, train_tokenizer
 from orchestration.models.chat_template import INTERNVL_TOKENS
-from orchestration.models.model_folder import IMAGE_PROCESSORS
 from orchestration.models.shapes import read_shape
-from orchestration.models.tensors import model_tensors
 from tests.tiny_models import tiny
 
 ITEM_BYTES = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "U8": 1}
@@ -35,7 +33,7 @@ def tensors_of(config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...], 
     """Tensors of a configuration under the names of published checkpoints; the head is no copy of the table."""
     family = config["model_type"]
     found: dict[str, tuple[str, tuple[int, ...], bytes | None]] = {}
-    for tensor in model_tensors(read_shape(config)):
+    for tensor in read_shape(config).tensors:
         name = tensor.name
         if family == "qwen2_5_vl":
             name = name.replace("model.language_model.", "model.").replace("model.visual.", "visual.")
@@ -59,7 +57,7 @@ def write_model_folder(folder: Path, family: str = "qwen2_5_vl") -> Path:
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
     if family == "internvl":
         settings |= INTERNVL_TOKENS
-    processor = {**model.image_processor, "image_processor_type": IMAGE_PROCESSORS[family]}
+    processor = {**model.image_processor, "image_processor_type": read_shape(config).image_processor}
     write_json(folder / "config.json", config)
     write_json(folder / "tokenizer_config.json", settings)
     write_json(folder / "preprocessor_config.json", processor)

@@ -18,8 +18,7 @@ from learner.backends import fsdp
 from learner.backends.fsdp import GatheredBlock
 from learner.broadcast import NCCL_BUFFERS
 from learner.weight_sender import PolicyWeights
-from orchestration.models.shapes import ModelShape, read_shape
-from orchestration.models.tensors import Tensor, model_tensors
+from orchestration.models.shapes import ModelShape, Tensor, read_shape
 from orchestration.plan.engine_memory import receiver_items
 from orchestration.plan.learner_memory import learner_parts
 from tests.unit.plan.published import PUBLISHED
@@ -55,7 +54,7 @@ def _one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def in_order(shape: ModelShape) -> list[list[Tensor]]:
     """What is gathered together, in the order of the learner."""
-    tensors = list(model_tensors(shape))
+    tensors = list(shape.tensors)
     blocks: dict[str, list[Tensor]] = {}
     for tensor in tensors:
         if tensor.block is not None:
