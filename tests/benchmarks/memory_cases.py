@@ -83,21 +83,50 @@ class Case:
 def write_model(case: Case, folder: Path) -> None:
     """Write a folder with random weights and an image processor."""
     torch.manual_seed(0)
-    if case.family == "internvl":
+    if case.family.startswith("internvl"):
         _write_internvl(case, folder)
         return
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
-    config = qwen_config(
+    config = _qwen3_vl_config(case) if case.family == "qwen3_vl" else qwen_config(
         width=case.width,
         layers=case.layers,
         vision_width=case.vision_width,
         vision_layers=case.vision_layers,
         vocab_size=case.vocab_size,
-    )
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    )  # fmt: skip
+    AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
     Qwen2VLImageProcessor(min_pixels=TOKEN_PIXELS**2, max_pixels=(64 * TOKEN_PIXELS) ** 2).save_pretrained(folder)
+
+
+def _qwen3_vl_config(case: Case) -> Any:
+    """Norms on queries and keys, a plain MLP in the tower, features of its first block in the language model's."""
+    from transformers import Qwen3VLConfig
+
+    return Qwen3VLConfig(
+        text_config={
+            "vocab_size": case.vocab_size,
+            "hidden_size": case.width,
+            "intermediate_size": 3 * case.width,
+            "num_hidden_layers": case.layers,
+            "num_attention_heads": case.width // 64,
+            "num_key_value_heads": max(1, case.width // 128),
+            "head_dim": 64,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [12, 10, 10]},
+        },
+        vision_config={
+            "depth": case.vision_layers,
+            "hidden_size": case.vision_width,
+            "intermediate_size": 3 * case.vision_width,
+            "num_heads": case.vision_width // 32,
+            "out_hidden_size": case.width,
+            "patch_size": TOKEN_PIXELS // 2,
+            "deepstack_visual_indexes": [0],
+        },
+        image_token_id=IMAGE_TOKEN,
+        tie_word_embeddings=False,
+    )
 
 
 def _write_internvl(case: Case, folder: Path) -> None:
@@ -106,7 +135,8 @@ def _write_internvl(case: Case, folder: Path) -> None:
 
     config = InternVLConfig(
         text_config={
-            "model_type": "qwen2",
+            "model_type": "qwen3" if case.family == "internvl3_5" else "qwen2",
+            "head_dim": 64,
             "vocab_size": case.vocab_size,
             "hidden_size": case.width,
             "intermediate_size": 3 * case.width,

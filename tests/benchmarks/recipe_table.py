@@ -5,6 +5,7 @@
 Nothing is measured: copy the lines into conf/README.md when a recipe or the arithmetic of the plan has changed.
 """
 
+import re
 from pathlib import Path
 
 import conf
@@ -14,6 +15,8 @@ from orchestration.settings.experiment import ExperimentConfig, build_settings
 
 EXPERIMENTS = Path(str(conf.__file__)).parent / "experiment"
 MACHINES = ("1_gpu", "8_gpus", "2_nodes", "4_nodes", "16_nodes")
+SIZED = re.compile(r"(.+?)_(0_\d+|\d+)b(?:_a\d+b)?")
+"""Family and billions of parameters, 0_8 for 0.8; of a mixture those of a token behind them."""
 GIB = 1 << 30
 
 
@@ -21,9 +24,10 @@ def recipe_names() -> list[str]:
     """Return MODEL/MACHINES of every recipe, small models first and small machines first."""
     found = [path.relative_to(EXPERIMENTS).with_suffix("") for path in EXPERIMENTS.glob("*/[!_]*.yaml")]
 
-    def size(name: Path) -> tuple[str, int, int]:
-        family, billions = name.parent.name.rsplit("_", 1)
-        return family, int(billions.removesuffix("b")), MACHINES.index(name.name)
+    def size(name: Path) -> tuple[str, float, int]:
+        found = SIZED.fullmatch(name.parent.name)
+        assert found is not None, name
+        return found[1], float(found[2].replace("_", ".")), MACHINES.index(name.name)
 
     return [str(name) for name in sorted(found, key=size)]
 

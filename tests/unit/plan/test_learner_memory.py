@@ -14,6 +14,11 @@ TOLERANCE = 0.15
 CASES = {
     "activations are the peak": Case(),
     "activations are the peak, InternVL": Case(family="internvl"),
+    "activations are the peak, InternVL3.5": Case(family="internvl3_5"),
+    "activations are the peak, Qwen3-VL": Case(family="qwen3_vl"),
+    "recomputation, Qwen3-VL, bfloat16": Case(
+        family="qwen3_vl", learner={"activation_checkpointing": True, "dtype": "bfloat16"}
+    ),
     "logits are the peak": Case(vocab_size=8192, prompt_tokens=40, image_side=56),
     "bfloat16": Case(learner={"dtype": "bfloat16"}),
     "recomputation": Case(learner={"activation_checkpointing": True}),
