@@ -51,7 +51,15 @@ from orchestration.settings.experiment import ExperimentConfig, settings_errors
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
 
-FAMILY_NAMES = {"qwen2_5_vl": "Qwen2.5-VL", "internvl": "InternVL"}
+FAMILY_NAMES = {
+    "internvl": "InternVL",
+    "qwen2_vl": "Qwen2-VL",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "qwen3_vl": "Qwen3-VL",
+    "qwen3_vl_moe": "Qwen3-VL, mixture of experts",
+    "qwen3_5": "Qwen3.5",
+}
+"""Titles; another model is called by its model_type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
