@@ -131,7 +131,7 @@ def kept_outside(modules: Mapping[str, Any], starts: list[str], width: int, patc
     for start in starts:
         inside = [(name, module) for name, module in modules.items() if f"{name}.".startswith(start)]
         for _, module in inside:
-            if "Norm" in type(module).__name__ and module.weight is not None:
+            if "Norm" in type(module).__name__ and getattr(module, "weight", None) is not None:
                 rows = patches if module.weight.numel() == width else 1
                 count.norm(module, rows * module.weight.numel(), feeds_linear=True)
         linears = [module for _, module in inside if type(module).__name__ == "Linear"]

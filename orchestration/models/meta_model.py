@@ -71,7 +71,8 @@ def _keys(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, part in (parts or {"": default}).items():
         there = {part.attribute_map.get(key, key) for key, value in (stated[name] or {}).items() if value is not None}
         where = f"{name}." if name and stated[name] is not values else ""
-        missing += [f"{where}{key}" for key in SIZES if key in part.to_dict() and key not in there]
+        defaults = part.to_dict()
+        missing += [f"{where}{key}" for key in SIZES if defaults.get(key) is not None and key not in there]
     return {"known": {part: sorted(names) for part, names in known.items()}, "missing": missing}
 
 
@@ -154,9 +155,11 @@ def _parts(config: Any, modules: Mapping[str, Any], language: str) -> dict[str, 
     from learner.families.registry import get_family
 
     try:
-        return {part: list(names) for part, names in get_family(config).parts.items()}
+        parts = get_family(config).parts
     except (LearnerError, AttributeError):
-        pass
+        parts = {}
+    if parts:  # the generic path has none before it has seen the model
+        return {part: list(names) for part, names in parts.items()}
     root = language.rpartition(".")[0]
     inner = [name for name, module in modules.items() if name.rpartition(".")[0] == root and _numel(module)]
     others = [name for name in inner if name not in ("", language, "lm_head")]
