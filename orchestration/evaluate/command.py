@@ -26,7 +26,7 @@ from orchestration.evaluate.store import (
     write_evaluation,
 )
 from orchestration.inputs.prepare import check_box_frame, check_rewards, model_folder, prepare_inputs
-from orchestration.models.box_frame import with_box_frame
+from orchestration.models.box_frame import family_frame, with_box_frame
 from orchestration.page.formatting import progress_bars
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import ExperimentConfig
@@ -137,11 +137,14 @@ def with_weights(config: ExperimentConfig, weights: Weights, run: RunFolder | No
     if weights.store is not None:
         assert run is not None  # only a run has checkpoints
         _export(config, weights.store, weights.step, weights.folder, run)
+    frame = config.model.coord_mode
+    if run is None and config.evaluate.checkpoint:  # the settings may be of another model
+        frame = family_frame(replace(config.model, path=str(weights.folder))) or frame
     # Descriptions of the base model may be wrong for these weights, unless nothing else says its sizes; limits of image
     # sizes are kept.
     model, own = config.model, config.model.own_family
     sizes = model.hf_config if own else None
-    model = replace(model, path=str(weights.folder), family=own, hf_config=sizes, hf_processor=None)
+    model = replace(model, path=str(weights.folder), family=own, coord_mode=frame, hf_config=sizes, hf_processor=None)
     config = with_box_frame(replace(config, model=model))
     return replace(config, model=replace(model, path=str(model_folder(config))))
 
