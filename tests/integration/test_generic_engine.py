@@ -58,7 +58,7 @@ def test_logprobs_of_the_engine_are_the_learners_and_every_tensor_has_a_place_in
     import torch
 
     from learner.policy.source import checkpoint_names
-    from rollout.prompt import banned_token_ids
+    from rollout.placeholders import banned_token_ids
 
     if name in VISION:
         write_vision(tmp_path, name)
