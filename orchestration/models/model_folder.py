@@ -103,7 +103,7 @@ def check_model_folder(folder: Path, *, needs_weights: bool = True, model: Model
     _check_numbers(folder / "config.json", config)
     has_class = model is not None and model.own_family is not None
     is_own = has_class and config.get("model_type") not in (None, *SUPPORTED_FAMILIES)
-    _check_architecture(folder, config, is_own=is_own)
+    _check_architecture(folder, config)
     _check_quantisation(folder, config)
     if model is not None and is_own:
         shape = shape_of(replace(model, path=str(folder)))
@@ -114,7 +114,16 @@ def check_model_folder(folder: Path, *, needs_weights: bool = True, model: Model
         return shape
     tensors = stored_tensors(folder) if needs_weights else {}
     head = has_own_output_head(tensors) if needs_weights else None
-    shape = read_saved_shape(config, where=str(folder / "config.json"), has_own_head=head)
+    try:
+        shape = read_saved_shape(config, where=str(folder / "config.json"), has_own_head=head)
+    except ConfigError as error:
+        if config["model_type"] in SUPPORTED_FAMILIES:
+            raise
+        raise ConfigError(
+            f"model.path={folder} is a {config['model_type']} model, of which no sizes are known: {error}. An "
+            "architecture that transformers has not begins with a class of your own, model.family=FILE.py:NAME "
+            "(learner/README.md)"
+        ) from error
     if needs_weights:
         _check_tensors(folder, config, shape, tensors)
     _check_rotary(folder / "config.json", config, shape)
@@ -199,7 +208,7 @@ def _check_numbers(file: Path, value: Any, where: str = "") -> None:
         )
 
 
-def _check_architecture(folder: Path, config: Mapping[str, Any], *, is_own: bool) -> None:
+def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
     if "training" in config and "rollout" in config:
         raise ConfigError(f"model.path={folder} is a run folder; the model that it exported is {folder / 'export'}")
     family = config.get("model_type")
@@ -212,12 +221,6 @@ def _check_architecture(folder: Path, config: Mapping[str, Any], *, is_own: bool
     if family is None:
         raise ConfigError(
             f"model.path: {folder / 'config.json'} names no model_type; point it at a Hugging Face folder"
-        )
-    if family not in SUPPORTED_FAMILIES and not is_own:
-        own_code = " with code of its own (auto_map)" if "auto_map" in config else ""
-        raise ConfigError(
-            f"model.path={folder} is a {family} model{own_code}; supported are {', '.join(SUPPORTED_FAMILIES)}. "
-            "Another architecture begins with a class of your own, model.family=FILE.py:NAME (learner/README.md)"
         )
     if "auto_map" in config:
         raise ConfigError(

@@ -233,8 +233,8 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "end token unknown": (lambda f: change_json(f / "config.json", text_config={
         **config_of(f)["text_config"], "eos_token_id": 575}),
         "has no token of id 575, which config.json names as text_config.eos_token_id"),
-    "another architecture": (lambda f: change_json(f / "config.json", model_type="llava"),
-                             "is a llava model; supported are internvl, qwen2_5_vl, "),
+    "another architecture": (lambda f: change_json(f / "config.json", model_type="mine_vl"),
+                             "is a mine_vl model, of which no sizes are known: "),
     "no architecture": (lambda f: change_json(f / "config.json", model_type=None), "names no model_type"),
     "cache of the hub": (in_cache, "point it at the model: model.path="),
     "run folder": (lambda f: write_json(f / "config.json", {"training": {}, "rollout": {}}), "is a run folder"),
@@ -330,7 +330,7 @@ def test_a_model_that_only_a_class_of_the_users_knows_is_planned_by_the_sizes_th
     sizes = config_of(folder)
     change_json(folder / "config.json", model_type="mine_vl", hidden_size=None, vision_config=None)
     values = settings_of(folder)
-    assert "is a mine_vl model; supported are internvl, qwen2_5_vl, " in refusal(values)
+    assert "is a mine_vl model, of which no sizes are known: " in refusal(values)
     assert "a class of your own, model.family=FILE.py:NAME (learner/README.md)" in refusal(values)
 
     (tmp_path / "my_family.py").write_text("class Mine: ...\n")
