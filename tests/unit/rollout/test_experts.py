@@ -99,9 +99,9 @@ def wrong(workers: list[Model], case: tuple[int, int, bool], sent: dict[str, tor
     answers = []
     for model in workers:
         own: Any = WeightInspector()
-        own.model_runner = SimpleNamespace(get_model=lambda model=model: model)
+        own.model_runner = SimpleNamespace(get_model=lambda model=model: model, lora_config=None)
         own.weight_transfer_engine = SimpleNamespace(shapes={name: list(t.shape) for name, t in tensors.items()})
-        own.vllm_config = VllmConfig()
+        own.vllm_config, own.parallel_config = VllmConfig(), SimpleNamespace(tensor_parallel_size=len(workers))
         layout = own.weight_layout(list(tensors))
         assert layout == OWN
         answers.append(own.weight_fingerprints(sorted(layout.values())))
@@ -152,6 +152,7 @@ def test_updated_experts_are_packed_again_and_compute_what_the_weights_say(
         model.pack()
     receiver: Any = object.__new__(GlooWeightTransferEngine)
     receiver.model, receiver.model_config = model, SimpleNamespace(dtype=torch.float32)
+    receiver.vllm_config = VllmConfig()
     for factor in (1.0, 0.5, -2.0):
         sent = {name: factor * tensor for name, tensor in checkpoint(width, True).items()}
         if factor != 1.0:
