@@ -3,12 +3,12 @@
 import inspect
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 from PIL import Image
@@ -249,10 +249,10 @@ class PromptBuilder:
         width, height = size
         if hasattr(processor, "merge_size"):  # patches of any resolution
             resize = getattr(sys.modules[type(processor).__module__], "smart_resize", None)
-            if resize is not None and inspect.signature(resize).parameters.keys() >= RESIZED_BY:
+            if resize is not None and _takes(resize):
                 rows, columns = resize(
-                    height,
-                    width,
+                    height=height,
+                    width=width,
                     factor=processor.patch_size * processor.merge_size,
                     min_pixels=processor.size["shortest_edge"],
                     max_pixels=processor.size["longest_edge"],
@@ -262,6 +262,13 @@ class PromptBuilder:
             _, rows, columns = blank["image_grid_thw"][0].tolist()
             return columns * processor.patch_size, rows * processor.patch_size
         return size
+
+
+def _takes(resize: Callable[..., Any]) -> bool:
+    """Return whether a function takes the arguments RESIZED_BY, and needs no others."""
+    parameters = inspect.signature(resize).parameters
+    needed = {name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty}
+    return parameters.keys() >= RESIZED_BY and needed <= RESIZED_BY
 
 
 def _decode(image: ImageBytes, sample_id: str) -> Image.Image:

@@ -125,7 +125,7 @@ def test_engine_and_learner_have_the_same_logprobs(
     case: Case, own_family: str | None, observed: Observed, exports: tuple[Path, Path], differences: Any
 ) -> None:
     """Of what was sampled, token by token, against the learner's own pass over the whole groups."""
-    from rollout.engine import banned_token_ids
+    from rollout.placeholders import banned_token_ids
 
     _, after = exports
     policy = whole_policy(after, banned_token_ids=banned_token_ids(after), own_family=own_family)
@@ -174,7 +174,7 @@ def test_the_exported_folder_gives_equal_greedy_tokens_in_transformers_and_vllm(
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from rollout.engine import banned_token_ids
+    from rollout.placeholders import banned_token_ids
 
     export, _ = exports
     _, report = AutoModelForImageTextToText.from_pretrained(export, output_loading_info=True)

@@ -1,5 +1,7 @@
 """Whole steps of each family: on two ranks as on one, in many micro-batches as in one."""
 
+from pathlib import Path
+
 import pytest
 from learner_scenarios import (
     check_two_ranks,
@@ -28,7 +30,8 @@ def scenarios(case, own_family):
 def two_ranks(request, folders, own_families, tmp_path_factory):
     """By family: what two ranks made of each scenario; all families in two processes, which take seconds to start."""
     pytest.importorskip("deepspeed", reason="an extra of its own: mixed-r1[deepspeed]")
-    cases = [item.callspec.params["case"] for item in request.session.items if "two_ranks" in item.fixturenames]
+    mine = [item for item in request.session.items if item.path == Path(__file__) and "two_ranks" in item.fixturenames]
+    cases = [item.callspec.params["case"] for item in mine]
     calls = []
     for case in cases:
         paths, changes = {case.name: folders(case)}, scenarios(case, own_families(case))
@@ -66,5 +69,6 @@ def test_the_cut_into_micro_batches_changes_no_update(family, folder, own_family
     loss, cut_loss = ([step["policy/loss"] for step in steps] for steps in (metrics, cut_metrics))
     differences.check(f"{what}: loss", family, cut_loss, loss, atol=1e-5)
     for cut, uncut in zip(cut_metrics, metrics, strict=True):
-        for name in uncut.keys() - {"learner/num_forward_tokens"}:
+        # The load of experts counts a prompt as often as it is fed.
+        for name in {name for name in uncut if not name.startswith("experts/")} - {"learner/num_forward_tokens"}:
             assert cut[name] == pytest.approx(uncut[name], rel=1e-4, abs=1e-5), name

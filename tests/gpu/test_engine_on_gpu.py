@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "learner"))
 
 from tiny_learner import free_port, make_config
 
-from rollout.prompt import banned_token_ids
+from rollout.placeholders import banned_token_ids
 from rollout.records import SamplingSpec
 from tests.gpu.test_colocated import scored_group
 from tests.integration.tiny import image_sample, rollout_config, save_tiny_model

@@ -109,7 +109,7 @@ class LocalRun:
     def __init__(self, config: ExperimentConfig, model: Path) -> None:
         from learner.training.trainer import PolicyTrainer
         from rollout.engine import GenerationEngine
-        from rollout.prompt import banned_token_ids
+        from rollout.placeholders import banned_token_ids
 
         self.model = model
         self.planned = config

@@ -134,7 +134,7 @@ def differences(model: Any, groups: list[RolloutGroup], folder: Path) -> np.ndar
     from PIL import Image
     from transformers import AutoProcessor
 
-    from rollout.prompt import banned_token_ids
+    from rollout.placeholders import banned_token_ids
 
     processor = AutoProcessor.from_pretrained(folder)
     found = []

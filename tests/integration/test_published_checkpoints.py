@@ -55,7 +55,7 @@ def greedy_tokens(model: Any, processor: Any, folder: Path, sample: Any, prompt:
     """Greedy completion of transformers' model, placeholder tokens left out."""
     import torch
 
-    from rollout.prompt import banned_token_ids
+    from rollout.placeholders import banned_token_ids
     from tests.integration.test_engine import as_processed
 
     vision = as_processed(processor, sample)

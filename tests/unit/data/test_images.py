@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from learner.policy.images import _decode as learner_decode
+from learner.policy.images import decode_images
 from orchestration.data.images import CheckedImage, check_image, dhash256, is_truncated, thumbnail
 from orchestration.data.sources.rows import Refused, RejectReason
 from orchestration.settings.recipe import LimitsConfig
@@ -338,7 +338,7 @@ def test_what_is_transparent_is_white_for_data_engine_engine_and_learner(mode: s
             options["transparency"] = drawn.getpixel((0, 0))
     file = io.BytesIO()
     drawn.save(file, "PNG", **options)
-    (seen,) = learner_decode([file.getvalue()], "test")
+    (seen,) = decode_images([file.getvalue()], "test")
     prompted = rollout_decode(ImageBytes(data=file.getvalue(), width=40, height=40), "test")
     assert seen.getpixel((0, 0)) == (255, 255, 255)
     assert seen.getpixel((20, 20)) == (0, 0, 0)

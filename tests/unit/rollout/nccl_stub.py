@@ -102,7 +102,7 @@ class Engine:
         receiver.model = SimpleNamespace(load_weights=self._load)
         receiver.model_config = None
         receiver.device = torch.device("cpu")
-        receiver.parallel_config = SimpleNamespace(rank=0)
+        receiver.parallel_config, receiver.vllm_config = SimpleNamespace(rank=0), SimpleNamespace(lora_config=None)
         receiver.model_update_group = None
         receiver._timeout_s = timeout_s
         self.receiver = receiver

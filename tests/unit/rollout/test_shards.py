@@ -113,9 +113,9 @@ def compared(workers: list[Model]) -> tuple[list[str], int, int]:
     answers = []
     for model in workers:
         own: Any = WeightInspector()
-        own.model_runner = SimpleNamespace(get_model=lambda model=model: model)
+        own.model_runner = SimpleNamespace(get_model=lambda model=model: model, lora_config=None)
         own.weight_transfer_engine = SimpleNamespace(shapes={name: list(t.shape) for name, t in tensors.items()})
-        own.vllm_config = VllmConfig()
+        own.vllm_config, own.parallel_config = VllmConfig(), SimpleNamespace(tensor_parallel_size=len(workers))
         layout = own.weight_layout(list(tensors))
         answers.append(own.weight_fingerprints(sorted(set(layout.values()))))
     held = {name: join_shards(share for own in answers for share in own[name]) for name in answers[0]}
