@@ -1,6 +1,7 @@
 """CUDA IPC handles on their way from a learner rank through vLLM's own wire to an engine's worker, without pickles."""
 
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -133,6 +134,7 @@ def test_layers_of_a_broken_update_are_let_go_before_the_next(monkeypatch: pytes
     monkeypatch.setattr(channel, "finalize_layerwise_reload", finalize)
     engine = _unbuilt()
     engine.model = engine.model_config = None
+    engine.vllm_config = SimpleNamespace(lora_config=None)
     engine._packed_importer = type("Importer", (), {"close": lambda self: None})()
 
     engine.start_weight_update()

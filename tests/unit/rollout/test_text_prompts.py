@@ -4,6 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from rollout.conversation import PromptSpec
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
 from rollout.records import ImageBytes, Sample
@@ -24,7 +25,7 @@ def builder(tmp_path):
     )
     wrapped.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
-    return PromptBuilder(tmp_path, system_prompt="Be brief.", max_images=4)
+    return PromptBuilder(tmp_path, spec=PromptSpec(system_prompt="Be brief."), max_images=4)
 
 
 def sample(*images: ImageBytes) -> Sample:
