@@ -200,6 +200,7 @@ class Collator:
         self._encoder = encoder_of(processor, family)
         settings = {"device": torch.device("cpu"), "dtype": torch.float32}
         self._builder = make_builder(family, self._encoder, kernel, **settings)
+        self._stems: dict[str, list[int]] = {}
         self._prompts: dict[str, tuple[list[int], list[int]]] = {}
 
     def collate(self, pictures: Sequence[Sequence[tuple[DemoSample, str]]]) -> "MicroBatch":
@@ -230,9 +231,13 @@ class Collator:
         """Return the tokens of a prompt up to the end of its picture, image tokens expanded, and those after it."""
         if sample.question not in self._prompts:
             head, markup, tail = prompt_text(self.processor, sample.question).partition(self._image_markup)
-            picture = Image.open(io.BytesIO(sample.image_png))
-            stem = self.processor(text=[head + markup], images=[picture]).input_ids[0]
-            self._prompts[sample.question] = (stem, self._tokenizer(tail, add_special_tokens=False).input_ids)
+            if head not in self._stems:  # drawings are of one size: the picture's tokens are the same for all
+                picture = Image.open(io.BytesIO(sample.image_png))
+                self._stems[head] = self.processor(text=[head + markup], images=[picture]).input_ids[0]
+            self._prompts[sample.question] = (
+                self._stems[head],
+                self._tokenizer(tail, add_special_tokens=False).input_ids,
+            )
         return self._prompts[sample.question]
 
 
