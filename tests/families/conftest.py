@@ -16,6 +16,16 @@ from tests.families.case import Case, find_cases, write_model
 CASES = find_cases()
 README = Path(__file__).parents[2] / "learner" / "README.md"
 TEMPERATURE = 0.7
+ON_TWO_RANKS = ("internvl", "qwen2_5_vl", "qwen3_5")
+"""Families whose two ranks are in the default suite; the others share their code, and cost seconds each."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        is_of_two_ranks = item.path.parent == Path(__file__).parent and "two_ranks" in getattr(item, "fixturenames", ())
+        if is_of_two_ranks and item.callspec.params["case"].name not in ON_TWO_RANKS:  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
