@@ -52,10 +52,10 @@ def frame_fault(config: ExperimentConfig, rows: Iterable[tuple[str, str]]) -> st
     """Return why the boxes of some rows cannot be read; empty where they can, or there are none.
 
     Args:
-        config: With the frame, if it is known (`with_box_frame`).
+        config: Of the run.
         rows: (task, source) of every row.
     """
-    if config.model.coord_mode is not None:
+    if (config.model.coord_mode or family_frame(config.model)) is not None:
         return ""
     tasks = Counter(task for task, source in rows if _reads_boxes(config, task, source))
     if not tasks:

@@ -71,7 +71,11 @@ def check_model(model: ModelConfig, reward: RewardConfig, spec: PromptSpec, *, n
     if model.folder is None:
         return
     shape = check_model_folder(model.folder, needs_weights=needs_weights, model=model)
-    if model.hf_config is not None and read_shape(model.hf_config) != shape:
+    # A placeholder's id is no size, and is the default of its class where it is not stated.
+    if (
+        model.hf_config is not None
+        and replace(read_shape(model.hf_config), image_token_id=shape.image_token_id) != shape
+    ):
         raise ConfigError(
             f"model.path={model.path} holds a model of other sizes than model.hf_config states; choose the model of "
             "that folder, or set model.hf_config=null and plan again: plans read the folder then"

@@ -119,6 +119,7 @@ MUST_STAY = {
     "learner.dtype": "rounding of every gradient",
     "learner.max_grad_norm": "what an update does",
     "learner.freeze": "what is trained",
+    "learner.experts": "what an update does",
     "learner.lora": "what is trained",
     "training.groups_per_step": "what a step is",
     "training.max_staleness": "how old completions may be, and by how many steps an adaptive curriculum lags",

@@ -220,6 +220,7 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
         faults: FaultsConfig,
         log: FaultLog,
         learner: LearnerGroup,
+        adapter: Any = None,
     ) -> EnginePool:
         return EnginePool(
             actors.start_engine,
