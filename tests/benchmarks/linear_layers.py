@@ -31,7 +31,7 @@ KERNEL = SdpaKernel()
 
 
 def config(width: int) -> Any:
-    """Give a Qwen3.5 configuration of 4 layers in the proportions of the 0.8B, with linear heads of 64."""
+    """Return a Qwen3.5 configuration of 4 layers in the proportions of the 0.8B, with linear heads of 64."""
     from transformers import Qwen3_5Config
 
     rope = {
