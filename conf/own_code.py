@@ -13,6 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -224,6 +225,7 @@ def _imported(key: str, text: str, place: str) -> ModuleType:
     for imported, module in list(sys.modules.items()):
         if getattr(module, "__file__", None) in beside:
             del sys.modules[imported]  # perhaps of an earlier state of its file
+    _forget_bytecode(file for file in files if file.suffix == ".py")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -237,6 +239,13 @@ def _imported(key: str, text: str, place: str) -> ModuleType:
         del sys.modules[name]
         raise OwnCodeError(_why(f"{key}={text}", str(path), error)) from error
     return module
+
+
+def _forget_bytecode(files: Iterable[Path]) -> None:
+    """Delete the cached bytecode of files: Python takes it for current after a change of equal size in one second."""
+    for file in files:
+        with suppress(OSError):  # there is none, or the folder is read-only
+            Path(importlib.util.cache_from_source(str(file))).unlink()
 
 
 def _names_in(module: ast.Module) -> tuple[set[str], bool]:

@@ -1,5 +1,6 @@
 """Code of the user: found, loaded, and digested with what it imports from beside it."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -50,6 +51,16 @@ def test_a_changed_file_is_loaded_anew_with_what_it_imports(tmp_path: Path, monk
     assert load_own("k", f"{tmp_path}/top.py:value") == 8
     write(tmp_path, beside_8="value = 'changed'\n")
     assert load_own("k", f"{tmp_path}/top.py:value") == "changed"
+
+
+def test_a_change_of_equal_size_within_one_second_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for top, beside in ((1, 2), (3, 2), (3, 4)):
+        write(tmp_path, top_9=f"from beside_9 import value\npair = ({top}, value)\n", beside_9=f"value = {beside}\n")
+        for file in tmp_path.glob("*.py"):
+            os.utime(file, (1_000_000_000, 1_000_000_000))
+        assert load_own("k", f"{tmp_path}/top_9.py:pair") == (top, beside)
 
 
 def test_a_dataclass_can_be_declared(tmp_path: Path) -> None:
