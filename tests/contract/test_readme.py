@@ -105,15 +105,14 @@ def test_every_file_that_contributors_are_sent_to_exists() -> None:
 
 def test_the_table_of_the_first_page_agrees_with_the_table_of_recipes() -> None:
     recipes = {row[0].strip("`"): row for row in table_rows(ROOT / "conf" / "README.md", r"`\w+/\w+`")}
-    [head, *models] = table_rows(ROOT / "README.md", r"`(?:MODEL|(?:qwen|internvl)\w+)`")
+    [head, *series] = table_rows(ROOT / "README.md", r"`(?:SERIES|(?:qwen|internvl)\w+)`")
     shown = {
-        f"{model.strip('`')}/{machines.strip('`')}": cell
-        for model, *cells in models
+        f"{name.strip('`')}_{size}/{machines.strip('`')}": ("adapters" if mark else "all weights", float(gib))
+        for name, *cells in series
         for machines, cell in zip(head[1:], cells, strict=True)
-        if cell
+        for size, mark, gib in re.findall(r"(\w+) (\*?)([\d.]+)", cell)
     }
     assert shown.keys() == recipes.keys()
-    for name, cell in shown.items():
-        trained, gib = cell.split(", ")
+    for name, (trained, gib) in shown.items():
         assert trained == recipes[name][4], name
-        assert GPU_GIB - float(gib) == pytest.approx(float(recipes[name][6]), abs=1.0), name
+        assert GPU_GIB - gib == pytest.approx(float(recipes[name][6]), abs=1.0), name
