@@ -7,6 +7,8 @@ from tests.families.case import IMAGE_TOKEN, TEXT, TOKEN_PIXELS, VIDEO_TOKEN, VI
 from tests.families.cases import qwen2_5_vl
 from tests.families.cases.qwen2_5_vl import MROPE
 
+# Half of a head is rotated, as in published checkpoints; vLLM takes no other share.
+ROPE = {**MROPE, "mrope_section": [2, 3, 3], "partial_rotary_factor": 0.5}
 # Areas are counted over both frames of a still image.
 PIXELS = {"size": {"shortest_edge": 2 * TOKEN_PIXELS**2, "longest_edge": 2 * (8 * TOKEN_PIXELS) ** 2}}
 
@@ -15,7 +17,7 @@ def config(tie_word_embeddings: bool) -> Any:
     from transformers import Glm4vConfig
 
     return Glm4vConfig(
-        text_config={**TEXT, "rope_parameters": MROPE, "pad_token_id": 0},
+        text_config={**TEXT, "rope_parameters": ROPE, "pad_token_id": 0, "attention_bias": True},  # vLLM reads it
         vision_config={
             "depth": 2,
             "hidden_size": 64,
