@@ -1,4 +1,4 @@
-"""The main job with a tiny warm-started model of each family: 20 GRPO steps, and the reward rises."""
+"""The main job with a tiny warm-started model of each family: 20 GRPO steps on the same questions; the reward rises."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,10 @@ from tests.integration.driver import Driver
 
 MODELS = Path(__file__).parents[2] / "conf" / "model"
 NUM_STEPS, NUM_COMPARED = 20, 5
-LEAST_RISE = 0.03
-"""Between the first and the last steps; rewards of all tasks together are between 0 and 1."""
+LEAST_RISE = 0.1
+"""Of the mean reward, which is between 0 and 1, from the first steps to the last. Measured: see learner/README.md."""
+NUM_ROWS = 16
+"""Questions: every step asks all of them, so that its reward does not depend on which were drawn."""
 
 
 @pytest.mark.slow
@@ -21,8 +23,9 @@ LEAST_RISE = 0.03
 def test_the_reward_rises_over_20_steps(name, tmp_path, differences):
     run_dir = tmp_path / "run"
     cache, steps = f"cache_dir={tmp_path / 'cache'}", f"training.num_steps={NUM_STEPS}"
-    quick = ("train", "experiment=cpu_quick", f"model=tiny_{name}")
-    driver = Driver(tmp_path, *quick, f"run_dir={run_dir}", cache, steps)
+    quick = ("train", "experiment=cpu_quick", f"model=tiny_{name}", f"training.groups_per_step={NUM_ROWS}")
+    rows = [f"data.recipe.sources.{name}.options.num_rows={NUM_ROWS}" for name in ("demo", "demo_held_out")]
+    driver = Driver(tmp_path, *quick, *rows, f"run_dir={run_dir}", cache, steps)
 
     assert driver.finish(timeout_s=1500.0) == 0, driver.output
 
