@@ -27,7 +27,7 @@ from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.weight_utils import initialize_single_dummy_weight
-from vllm.model_executor.models import supports_multimodal
+from vllm.model_executor.models import ModelRegistry, supports_multimodal
 
 from conf.daemon_call import begin
 from rollout.adapter import Factors, factor_fingerprint, factor_places, install, own_parameters
@@ -292,10 +292,11 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def register_channels() -> None:
-    """Register our channels and our loader with vLLM; calling twice is harmless."""
+    """Register our channels, our loader and our Gemma 4 with vLLM; calling twice is harmless."""
     for source in (initialize_layerwise_reload, LoRAModelManager):
         logging.getLogger(source.__module__).addFilter(_is_news)
     register_model_loader(BLANK)(BlankLoader)
+    ModelRegistry.register_model("Gemma4ForConditionalGeneration", "rollout.gemma4:Gemma4")  # imported if it is built
     for name, engine in (
         ("gloo", GlooWeightTransferEngine),
         ("watched_nccl", NcclEngine),

@@ -12,7 +12,7 @@ import torch
 VOCAB_SIZE = 512
 VISION_START, VISION_END, IMAGE_TOKEN, VIDEO_TOKEN = 3, 4, 5, 6
 CHAT_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")
-"""Tokens 0 to 2; the family's own are the four that follow."""
+"""Tokens 0 to 2; the family's own follow."""
 TOKEN_PIXELS = 28
 """Side of the square of pixels that becomes one token: 2 x 2 patches of 14."""
 TEXT: dict[str, Any] = {
@@ -48,9 +48,9 @@ class Case:
     """tie_word_embeddings -> configuration of transformers."""
     processor: Callable[[Any], Any]
     """Tokenizer -> processor of transformers, with image and video processor."""
-    control_tokens: tuple[str, str, str, str]
-    """Start and end of an image, placeholders of an image's and of a video's features: tokens 3 to 6."""
-    token_names: tuple[str, str, str, str] | tuple[()] = ()
+    control_tokens: tuple[str, ...]
+    """Start and end of an image, placeholders of an image's and of a video's features: tokens 3 to 6. Others follow."""
+    token_names: tuple[str, ...] = ()
     """Names under which the processor asks its tokenizer for them."""
     other_tokens: tuple[str, ...] = ()
     """Further special tokens of published tokenizers, which an engine looks up."""
@@ -58,8 +58,9 @@ class Case:
     """Text of an image in the chat template."""
     num_image_tokens: Callable[[int, int], int]
     """Width, height -> prompt tokens of a picture whose sides are multiples of 28."""
-    plain_inputs: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
-    """Token ids [B, L], grids [images, 3] -> what transformers' own forward pass reads beside pixels and ids."""
+    plain_inputs: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]] | None = None
+    """Token ids [B, L], grids [images, 3] -> what transformers' own forward pass reads beside pixels and ids. None on
+    the generic path, where it is what the processor makes."""
     as_published: Callable[[Path], None] = lambda folder: None
     """What makes of a folder that transformers has saved one like those that are published."""
     parts: tuple[str, str, str]
@@ -72,6 +73,11 @@ class Case:
     engine_dtype: str = "float32"
     engine_atol: float = 1e-5
     """Allowed between logprobs of engine and learner."""
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether it trains on the generic path, in rows and not in a stream."""
+        return self.plain_inputs is None
 
 
 def find_cases() -> dict[str, Case]:
@@ -90,7 +96,7 @@ def write_model(folder: Path, case: Case, *, tie_word_embeddings: bool = True) -
     case.as_published(folder)
     processor = case.processor(make_tokenizer(case))
     template = CHAT_TEMPLATE.replace("IMAGE", case.image_markup)
-    processor.chat_template = template.replace("VIDEO", case.image_markup.replace(*case.control_tokens[2:]))
+    processor.chat_template = template.replace("VIDEO", case.image_markup.replace(*case.control_tokens[2:4]))
     processor.save_pretrained(folder)
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from plain_model import load_plain, whole_policy
 
-from learner.policy.images import ImageEncoder
 from learner.policy.model import Policy
+from learner.policy.padding import Encoder, load_encoder
 from tests.families.case import Case, find_cases, write_model
 
 CASES = find_cases()
@@ -88,5 +88,5 @@ def plain(folder: Path) -> torch.nn.Module:
 
 
 @pytest.fixture
-def encoder(folder: Path, policy: Policy) -> ImageEncoder:
-    return ImageEncoder.from_pretrained(folder, policy.family)
+def encoder(folder: Path, policy: Policy) -> Encoder:
+    return load_encoder(folder, policy.family)

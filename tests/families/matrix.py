@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from tests.differences import Row
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "packed = padded": ("packed = padded: logprobs", "packed = padded: gradients"),
+    "packed = padded": (
+        "packed = padded: logprobs",
+        "packed = padded: gradients",
+        "rows = alone: logprobs",
+        "rows = alone: gradients",
+    ),
     "prefix-shared = padded": (
         "prefix-shared = padded: logprobs",
         "prefix-shared = padded: gradients",

@@ -7,16 +7,18 @@ import torch
 
 from learner.attention.sdpa import SdpaKernel
 from learner.batching import TrainSequence, make_pieces
-from learner.policy.images import ImageEncoder
 from learner.policy.model import Policy
-from learner.policy.packing import MicroBatch, MicroBatchBuilder
+from learner.policy.packing import MicroBatch
+from learner.policy.padding import Encoder, make_builder
 from learner.records import ScoredGroup
 
 CPU = torch.device("cpu")
 
 
-def pack(policy: Policy, encoder: ImageEncoder, groups: Sequence[ScoredGroup], sharing: str = "auto") -> MicroBatch:
-    """Return one micro-batch of all completions; `sharing` is a value of `learner.prefix_sharing`."""
+def pack(policy: Policy, encoder: Encoder, groups: Sequence[ScoredGroup], sharing: str = "auto") -> MicroBatch:
+    """Return one micro-batch of all completions; `sharing` is a value of `learner.prefix_sharing`, "never" of rows."""
+    is_padded = policy.family.is_padded
+    sharing = "never" if is_padded else sharing
     pieces, images = [], []
     for group, image in zip(groups, encoder.encode(groups), strict=True):
         sequences = [
@@ -25,8 +27,8 @@ def pack(policy: Policy, encoder: ImageEncoder, groups: Sequence[ScoredGroup], s
             )
             for i, s in enumerate(group.sequences)
         ]
-        own = make_pieces(group, sequences, micro_batch_tokens=10_000, prefix_sharing=sharing)
+        own = make_pieces(group, sequences, micro_batch_tokens=10_000, prefix_sharing=sharing, is_padded=is_padded)
         pieces += own
         images += [image] * len(own)
-    builder = MicroBatchBuilder(policy.family, SdpaKernel(), device=CPU, dtype=torch.float32)
+    builder = make_builder(policy.family, encoder, SdpaKernel(), device=CPU, dtype=torch.float32)
     return builder.build(pieces, images)

@@ -14,7 +14,7 @@ from plain_model import load_plain, whole_policy
 from tiny_learner import free_port, mixed_groups
 
 import tests.integration.environment  # noqa: F401
-from learner.policy.images import ImageEncoder
+from learner.policy.padding import load_encoder
 from learner.records import ScoredGroup, ScoredSequence
 from learner.training.trainer import PolicyTrainer
 from tests.families.case import Case
@@ -75,7 +75,7 @@ async def observe(case: Case, trainer: PolicyTrainer, folders: Sequence[Path]) -
     before, after = folders
     trainer.train_step(mixed_groups(case.name), step=0)
     trainer.export(before)
-    engine = GenerationEngine(rollout_config(max_images_per_prompt=2, dtype=case.engine_dtype), before)
+    engine = GenerationEngine(rollout_config(max_model_len=256, max_images_per_prompt=2, dtype=case.engine_dtype), before)
     exported = await generate(engine, SamplingSpec(group_size=1, temperature=0.0, max_completion_tokens=12))
 
     trainer.train_step(mixed_groups(case.name), step=1)
@@ -145,7 +145,7 @@ def test_engine_and_learner_have_the_same_logprobs(
         )
         for group in observed.groups
     ]
-    batch = pack(policy, ImageEncoder.from_pretrained(after, policy.family), groups)
+    batch = pack(policy, load_encoder(after, policy.family), groups)
     with torch.no_grad():
         logprobs, _ = policy(batch)
 

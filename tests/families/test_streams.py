@@ -1,4 +1,7 @@
-"""Packed and prefix-shared streams against transformers' own forward on right-padded sequences, for every family."""
+"""Packed and prefix-shared streams against transformers' own forward on right-padded sequences, for every family.
+
+Rows of the generic path are in test_rows.py.
+"""
 
 from dataclasses import replace
 from itertools import product
@@ -13,11 +16,17 @@ from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
 from learner.policy.packing import MicroBatchBuilder
 from tests.families.case import IMAGE_TOKEN
-from tests.families.conftest import TEMPERATURE
+from tests.families.conftest import CASES, TEMPERATURE
 from tests.families.packing import CPU, pack
 
 NAMES = {"always": "prefix-shared = padded", "never": "packed = padded", "auto": "auto = padded"}
 ALL = ("square", "wide", "pair", "text", "single")
+STREAMED = {name: case for name, case in CASES.items() if not case.is_padded}
+
+
+@pytest.fixture(scope="session", params=STREAMED.values(), ids=STREAMED.keys())
+def case(request):
+    return request.param
 
 
 def test_raw_logprobs_know_neither_temperature_nor_banned_tokens(folder, family, own_family, encoder):
