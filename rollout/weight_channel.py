@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 from torch.storage import TypedStorage
 from vllm.config import ModelConfig, set_current_vllm_config
 from vllm.config.weight_transfer import WeightTransferConfig
@@ -194,14 +196,24 @@ def whole_handle(plain: list[Any]) -> tuple[Any, ...]:
 
 
 class BlankLoader(DummyModelLoader):
-    """Reads no weights: parameters are small random numbers, buffers keep the values that the model computes.
+    """Reads buffers and no weights: parameters are small random numbers, until the learner sends its own.
 
-    vLLM's own dummy loader overwrites buffers too, among them those that normalise pixels.
+    Buffers that are not in the folder keep the values that the model computes. vLLM's own dummy loader overwrites them
+    all, among them those that normalise pixels.
     """
 
     def load_weights(self, model: torch.nn.Module, model_config: ModelConfig) -> None:
         for parameter in model.parameters():
             initialize_single_dummy_weight(parameter)
+        stored = model.state_dict().keys()
+        buffers = {name: buffer for name, buffer in model.named_buffers() if name in stored}
+        mapper: Any = model.hf_to_vllm_mapper if buffers else None
+        for path in Path(model_config.model).glob("*.safetensors") if buffers else ():
+            with safe_open(str(path), framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118
+                    for name in mapper.apply_list([key]):
+                        if name in buffers:
+                            buffers[name].copy_(file.get_tensor(key))
 
 
 class WeightInspector:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from learner.backends.offload import Offloader
 from learner.config import LearnerConfig, OptimizerConfig
 from learner.layers import base_name, layer_of
-from learner.policy.conversion import EXPERT_AXES, checkpoint_names, swapped_names, swapped_shape
+from learner.policy.conversion import EXPERT_AXES, buffer_names, checkpoint_names, swapped_names, swapped_shape
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
 from learner.policy.source import FolderSource, Weights
@@ -39,7 +39,9 @@ class TrainBackend(ABC):
     """Of forward and backward."""
     policy: Policy
     stored_dtypes: dict[str, torch.dtype]
-    """By checkpoint name: type of each of `full_tensors` in the folder from which the policy was loaded."""
+    """By checkpoint name: type of each of `full_tensors` and `buffers` in the folder from which the policy came."""
+    buffers: dict[str, torch.Tensor]
+    """By checkpoint name: what a checkpoint holds beside its parameters. It is not trained, and not sent to engines."""
     _module: torch.nn.Module
     """What forward calls go through: the policy, or an engine around it."""
     _reference: torch.nn.Module | None
@@ -62,7 +64,12 @@ class TrainBackend(ABC):
         weights = source.weights(self.policy)
         self._names = checkpoint_names(self.policy.hf_model)
         self._swapped = swapped_names(self.policy.hf_model, self._names)
-        self.stored_dtypes = {stored: weights.dtype(name) for name, stored in self._names.items()}
+        buffers = buffer_names(self.policy.hf_model)
+        self.buffers = {stored: self.policy.hf_model.get_buffer(name) for name, stored in buffers.items()}
+        self.stored_dtypes = {stored: buffer.dtype for stored, buffer in self.buffers.items()}
+        for name, stored in (self._names | buffers).items():
+            if name in weights:
+                self.stored_dtypes[stored] = weights.dtype(name)
         freeze_parameters(self.policy, self._config.freeze)
         if self._config.lora is not None:
             add_adapters(self.policy, self._config.lora)

@@ -68,6 +68,16 @@ def checkpoint_names(hf_model: Any) -> dict[str, str]:
     return names
 
 
+def buffer_names(hf_model: Any) -> dict[str, str]:
+    """Map the name of each buffer that checkpoints hold to its name there: numbers that are read and never trained."""
+    held = hf_model.state_dict().keys()
+    return {
+        name: next(iter(revert_weight_conversion(hf_model, {name: buffer})))
+        for name, buffer in hf_model.named_buffers()
+        if name in held
+    }
+
+
 def parameter_naming(hf_model: Any) -> Callable[[str], Place]:
     """Return the function from a key in a file to what it is to the model, as transformers applies it while loading.
 

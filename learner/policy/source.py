@@ -15,7 +15,14 @@ from learner.attention.kernel import AttentionKernel
 from learner.config import LoraConfig
 from learner.errors import LearnerError
 from learner.families.registry import get_family, load_family
-from learner.policy.conversion import EXPERT_AXES, are_swapped, checkpoint_names, parameter_naming, swapped_names
+from learner.policy.conversion import (
+    EXPERT_AXES,
+    are_swapped,
+    buffer_names,
+    checkpoint_names,
+    parameter_naming,
+    swapped_names,
+)
 from learner.policy.model import Policy, build_skeleton
 from learner.ranks import derive_seed
 
@@ -244,7 +251,7 @@ class FolderSource:
         self._is_random = random_weights
 
     def skeleton(self) -> Policy:
-        """Build a policy whose parameters are on the meta device; its buffers are real.
+        """Build a policy whose parameters are on the meta device; its buffers are real, and read where they are stored.
 
         Whether the output head is tied is decided by the weights, and by the configuration where they are drawn.
 
@@ -255,9 +262,16 @@ class FolderSource:
         if not self._is_random and has_own_output_head(Path(self._model_path)):
             self._config.tie_word_embeddings = False
             self._config.get_text_config().tie_word_embeddings = False
-        return build_skeleton(
+        policy = build_skeleton(
             self._config, family, self._kernel, temperature=self._temperature, banned_token_ids=self._banned_token_ids
         )
+        buffers = buffer_names(policy.hf_model)
+        if buffers and not self._is_random:
+            weights = PretrainedWeights(self._model_path, policy.hf_model)
+            for name in buffers:
+                if name in weights:
+                    policy.hf_model.get_buffer(name).copy_(weights.rows(name))
+        return policy
 
     def weights(self, policy: Policy) -> Weights:
         """Open the weights of a skeleton that has no adapters yet, as they change parameter names.

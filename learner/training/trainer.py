@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -252,7 +253,8 @@ class PolicyTrainer:
         tensors = self.backend.full_tensors()
         if self._rank == 0:
             source = Path(self._config.model_path)
-            export_model(tensors, source=source, target=Path(folder), dtypes=self.backend.stored_dtypes)
+            whole = chain(tensors, self.backend.buffers.items())
+            export_model(whole, source=source, target=Path(folder), dtypes=self.backend.stored_dtypes)
         else:
             for _ in tensors:
                 pass

@@ -75,7 +75,9 @@ async def observe(case: Case, trainer: PolicyTrainer, folders: Sequence[Path]) -
     before, after = folders
     trainer.train_step(mixed_groups(case.name), step=0)
     trainer.export(before)
-    engine = GenerationEngine(rollout_config(max_model_len=256, max_images_per_prompt=2, dtype=case.engine_dtype), before)
+    engine = GenerationEngine(
+        rollout_config(max_model_len=256, max_images_per_prompt=2, dtype=case.engine_dtype), before
+    )
     exported = await generate(engine, SamplingSpec(group_size=1, temperature=0.0, max_completion_tokens=12))
 
     trainer.train_step(mixed_groups(case.name), step=1)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
-from learner.policy.conversion import checkpoint_names
+from learner.policy.conversion import buffer_names, checkpoint_names
 from learner.policy.source import FolderSource, PretrainedWeights
 from learner.policy.trainable import freeze_parameters
 
@@ -43,7 +43,8 @@ def test_weights_read_by_rows_are_those_of_transformers(skeleton, folder):
 
 def test_checkpoint_names_are_those_in_the_models_own_file(skeleton, folder):
     with safe_open(folder / "model.safetensors", "pt") as file:
-        assert set(checkpoint_names(skeleton.hf_model).values()) == set(file.keys())
+        names = checkpoint_names(skeleton.hf_model) | buffer_names(skeleton.hf_model)
+        assert set(names.values()) == set(file.keys())
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])

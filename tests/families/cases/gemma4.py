@@ -1,6 +1,10 @@
 """A tiny Gemma 4 as the E2B and E4B sizes, which runs on the generic path; its padding token is not token 0."""
 
+from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.families.case import IMAGE_TOKEN, TEXT, VIDEO_TOKEN, VISION_END, VISION_START, VOCAB_SIZE, Case
 
@@ -22,7 +26,7 @@ def config(tie_word_embeddings: bool) -> Any:
             "num_kv_shared_layers": 2,
             "sliding_window": 12,
             "head_dim": 32,
-            "global_head_dim": 64,
+            "global_head_dim": 32,
             "hidden_size_per_layer_input": 8,
             "vocab_size_per_layer_input": VOCAB_SIZE,
             "final_logit_softcapping": 3.0,
@@ -76,6 +80,16 @@ def num_image_tokens(width: int, height: int) -> int:
     return (rows // (PATCH * POOL)) * (columns // (PATCH * POOL))
 
 
+def scale_layers(folder: Path) -> None:
+    """Store other scales of the layers than 1, as published checkpoints do; they are buffers, and are not trained."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    scales = [name for name in tensors if name.endswith(".layer_scalar")]
+    assert len(scales) == 4
+    tensors |= {name: torch.full_like(tensors[name], 0.5 + 0.1 * place) for place, name in enumerate(scales)}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
 CASE = Case(
     name="gemma4",
     config=config,
@@ -84,6 +98,7 @@ CASE = Case(
     token_names=("boi_token", "eoi_token", "image_token", "video_token", "boa_token", "eoa_token", "audio_token"),
     image_markup="<|image|>",
     num_image_tokens=num_image_tokens,
+    as_published=scale_layers,
     parts=(
         "model.vision_tower.patch_embedder.input_proj.weight",
         "model.embed_vision.embedding_projection.weight",
