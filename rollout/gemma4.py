@@ -10,7 +10,7 @@ class Gemma4(Gemma4ForConditionalGeneration):
     """vLLM's own, but for what the E2B and E4B sizes look up in `embed_tokens_per_layer` at image tokens.
 
     Transformers takes the row of `text_config.pad_token_id`; vLLM 0.32 takes row 0, whatever the configuration names.
-    They are equal in published checkpoints, which pad with token 0.
+    The two are equal where the padding token is 0, as transformers sets it for Gemma 4 unless told otherwise.
     """
 
     def embed_input_ids(

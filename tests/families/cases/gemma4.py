@@ -30,7 +30,7 @@ def config(tie_word_embeddings: bool) -> Any:
             "hidden_size_per_layer_input": 8,
             "vocab_size_per_layer_input": VOCAB_SIZE,
             "final_logit_softcapping": 3.0,
-            # Image tokens take the inputs of layers from it. Published ones pad with token 0, which vLLM takes anyway.
+            # Image tokens take the inputs of layers from it. vLLM takes token 0 whatever this says.
             # Its embedding begins at zero, where norms are steep: a token that no text has.
             "pad_token_id": VOCAB_SIZE - 1,
             "tie_word_embeddings": tie_word_embeddings,
@@ -81,7 +81,7 @@ def num_image_tokens(width: int, height: int) -> int:
 
 
 def scale_layers(folder: Path) -> None:
-    """Store other scales of the layers than 1, as published checkpoints do; they are buffers, and are not trained."""
+    """Store other scales of the layers than 1; they are buffers, which are read and not trained."""
     path = folder / "model.safetensors"
     tensors = load_file(path)
     scales = [name for name in tensors if name.endswith(".layer_scalar")]
