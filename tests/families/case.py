@@ -52,8 +52,6 @@ class Case:
     """Start and end of an image, placeholders of an image's and of a video's features: tokens 3 to 6. Others follow."""
     token_names: tuple[str, ...] = ()
     """Names under which the processor asks its tokenizer for them."""
-    other_tokens: tuple[str, ...] = ()
-    """Further special tokens of published tokenizers, which an engine looks up."""
     image_markup: str
     """Text of an image in the chat template."""
     num_image_tokens: Callable[[int, int], int]
@@ -110,7 +108,7 @@ def make_tokenizer(case: Case) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE,
-        special_tokens=[*CHAT_TOKENS, *case.control_tokens, *case.other_tokens],
+        special_tokens=[*CHAT_TOKENS, *case.control_tokens],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -119,7 +117,7 @@ def make_tokenizer(case: Case) -> Any:
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        extra_special_tokens=["<|im_start|>", *case.control_tokens, *case.other_tokens],
+        extra_special_tokens=["<|im_start|>", *case.control_tokens],
         model_specific_special_tokens=dict(zip(case.token_names, case.control_tokens, strict=False)),
         clean_up_tokenization_spaces=False,
         model_max_length=TEXT["max_position_embeddings"],

@@ -48,8 +48,10 @@ CASE = replace(
     class_in_readme="Glm4v",
     config=config,
     processor=processor,
-    control_tokens=("<|begin_of_image|>", "<|end_of_image|>", "<|image|>", "<|video|>"),
-    other_tokens=("<|begin_of_video|>", "<|end_of_video|>"),
+    control_tokens=(
+        *("<|begin_of_image|>", "<|end_of_image|>", "<|image|>", "<|video|>"),
+        *("<|begin_of_video|>", "<|end_of_video|>"),
+    ),
     image_markup="<|begin_of_image|><|image|><|end_of_image|>",
     parts=(
         "model.visual.embeddings.position_embedding.weight",
