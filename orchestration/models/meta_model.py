@@ -139,10 +139,15 @@ def _first(config: Any, *names: str) -> int:
 
 
 def _blocks(modules: Mapping[str, Any], root: str) -> str:
-    """Return the name of the list of transformer blocks below a module: the one with most parameters."""
+    """Return the name of the list of transformer blocks below a module: the largest whose layers can be recomputed."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     lists = [name for name, module in modules.items()
              if name.startswith(f"{root}.") and type(module).__name__ == "ModuleList" and len(module)]  # fmt: skip
-    return max(lists, key=lambda name: (_numel(modules[name]), -len(name)))
+    return max(
+        lists,
+        key=lambda name: (isinstance(modules[name][0], GradientCheckpointingLayer), _numel(modules[name]), -len(name)),
+    )
 
 
 def _numel(module: Any) -> int:

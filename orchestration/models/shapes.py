@@ -81,6 +81,8 @@ class BlockShape:
     """Elements kept in float32."""
     narrow: int
     """Elements kept in the type of forward and backward."""
+    chunked: int
+    """Elements kept in float32 of each row of a chunk of linear attention; 0 without."""
     queries: int
     """Elements of a row's queries; 0 for linear attention."""
     keys: int
@@ -91,7 +93,7 @@ class BlockShape:
     """Columns of the MLP's last layer, of a mixture those of one expert."""
 
     def kept(self, size: int) -> int:
-        """Return the bytes of a row, with `size` bytes per element in forward and backward."""
+        """Return the bytes of a row outside of chunks, with `size` bytes per element in forward and backward."""
         return 4 * self.float32 + size * self.narrow
 
 
@@ -371,5 +373,5 @@ def _shape(text: str, has_own_head: bool | None) -> ModelShape:
 
 
 def _blocks(found: list[list[Any]]) -> tuple[BlockShape, ...]:
-    names = ("kind", "float32", "narrow", "queries", "keys", "inner", "mlp")
+    names = ("kind", "float32", "narrow", "chunked", "queries", "keys", "inner", "mlp")
     return tuple(BlockShape(**dict(zip(names, values, strict=True))) for values in found)

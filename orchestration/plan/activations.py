@@ -1,20 +1,18 @@
 """Activations of the learner's largest micro-batch: what autograd keeps, and what the backward pass adds temporarily.
 
-What a row of a block keeps is counted from the block's modules (`orchestration.models.meta_blocks`); here stand what
-the learner's own attention and logits add (learner/attention, learner/algorithms/logprobs.py), and one measured factor
-for each part of the model.
+What a row of a block keeps is counted from the block's modules (`orchestration.models.meta_blocks`); here stands what
+the learner's own attention and logits add (learner/attention, learner/algorithms/logprobs.py).
 
 Axes: L tokens of the micro-batch, N rows of the vision tower, C predicted tokens, V vocabulary, D width.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-from learner.config import LearnerConfig
+from learner.config import LearnerConfig, runs_padded
 from orchestration.models.image_tokens import largest_image_tokens, processor_of, vision_rows
-from orchestration.models.shapes import BlockShape, LayerKind, ModelShape, TextShape, TowerShape
+from orchestration.models.shapes import BlockShape, ModelShape, TextShape, TowerShape
 from orchestration.models.tensors import trained_tensors
 from orchestration.plan.records import Items, MemoryItem, make_item
 from orchestration.settings.experiment import ExperimentConfig
@@ -34,14 +32,11 @@ TOWER_BLOCKS = "backward: blocks of the vision tower"
 FROZEN_TOWER = "forward: frozen vision tower"
 """Phases of forward and backward that can need most memory."""
 
-Kernel = Literal["sdpa", "flash", "flex"]
+Kernel = Literal["sdpa", "flash", "flex", "own"]
+"""Attention of a stream, or the model's own over padded rows."""
 
-TEXT_FACTOR: Mapping[LayerKind, float] = {"full_attention": 1.0, "sliding_attention": 1.0, "linear_attention": 1.3}
-TOWER_FACTOR = 1.0
-PROJECTOR_FACTOR = 1.0
-"""What a part keeps, measured, over what its modules say: tests/unit/plan/test_learner_memory.py for the learner's
-families, test_activations.py for blocks of others. Of linear attention 1.27 to 1.39 in transformers' own code: its
-delta rule keeps more temporaries than are counted."""
+CHUNK_TOKENS = 64
+"""Tokens of a chunk of linear attention: learner/attention/linear.py, which imports torch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +64,14 @@ class StreamLoad:
     def num_tokens(self) -> int:
         """Input tokens of the model; the last token of a completion is only predicted."""
         return self.num_prompts * self.prompt_tokens + self.num_completions * (self.completion_tokens - 1)
+
+    @property
+    def num_chunk_rows(self) -> int:
+        """Rows of whole chunks: linear attention fills up each prompt and each completion."""
+        prompt, completion = (
+            CHUNK_TOKENS * ceil(tokens / CHUNK_TOKENS) for tokens in (self.prompt_tokens, self.completion_tokens - 1)
+        )
+        return self.num_prompts * prompt + self.num_completions * completion
 
     @property
     def num_predicted(self) -> int:
@@ -99,12 +102,15 @@ def largest_load(config: ExperimentConfig, shape: ModelShape) -> StreamLoad:
     group = prompt + sampling.largest_group * (completion - 1)
     groups_per_update = ceil(config.training.groups_per_step / config.algorithm.num_minibatches)
     most_prompts = max(1, ceil(groups_per_update / config.learner.num_ranks))
-    num_prompts = min(most_prompts, budget // group)
-    num_completions = num_prompts * sampling.largest_group
-    left = budget - num_prompts * group
-    if left > prompt and num_prompts < most_prompts:
-        num_prompts += 1
-        num_completions += (left - prompt) // max(1, completion - 1)
+    if runs_padded(shape.family):  # a prompt in each row
+        num_prompts = num_completions = min(most_prompts * sampling.largest_group, budget // (prompt + completion - 1))
+    else:
+        num_prompts = min(most_prompts, budget // group)
+        num_completions = num_prompts * sampling.largest_group
+        left = budget - num_prompts * group
+        if left > prompt and num_prompts < most_prompts:
+            num_prompts += 1
+            num_completions += (left - prompt) // max(1, completion - 1)
     return StreamLoad(
         num_prompts=num_prompts,
         prompt_tokens=prompt,
@@ -119,8 +125,10 @@ def element_bytes(config: LearnerConfig) -> int:
     return DTYPE_BYTES[config.dtype]
 
 
-def kernel_of(config: LearnerConfig) -> Kernel:
+def kernel_of(config: LearnerConfig, shape: ModelShape) -> Kernel:
     """Return the attention kernel; `auto` on a GPU counts as flash, which needs an Ampere GPU or newer."""
+    if runs_padded(shape.family):
+        return "own"
     if config.device == "cpu" or config.attention == "sdpa":
         return "sdpa"
     if config.attention == "flex":
@@ -133,14 +141,14 @@ def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad)
 
     A trained vision tower has a backward phase; of a frozen one the forward phase is counted, which keeps nothing.
     """
-    size, tower = element_bytes(config), shape.tower
+    size, tower, kernel = element_bytes(config), shape.tower, kernel_of(config, shape)
     trained = trained_tensors(shape, config.freeze, config.lora)
     rows = vision_rows(shape, load.num_image_tokens)
     is_recomputed, is_tower_trained = config.activation_checkpointing, trained.trains("vision_tower")
     kept = "block inputs kept for recomputation" if is_recomputed else "activations kept"
     text, tokens = shape.text, load.num_tokens
     is_on_gpu = config.device == "cuda"
-    layers = [_text_layer(block, text, load, size, kernel_of(config), is_on_gpu=is_on_gpu) for block in text.blocks]
+    layers = [_text_layer(block, text, load, size, kernel, is_on_gpu=is_on_gpu) for block in text.blocks]
     text_layer, text_stored = (
         max(layers),
         text.num_layers * size * tokens * text.width if is_recomputed else sum(layers),
@@ -166,9 +174,9 @@ def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad)
         stored.append(make_item(f"{kept}, vision tower", tower_stored, how))
     if is_tower_trained or trained.trains("projector"):
         float32, narrow = tower.projector
-        projector = PROJECTOR_FACTOR * load.num_image_tokens * (FLOAT32 * float32 + size * narrow)
+        projector = load.num_image_tokens * (FLOAT32 * float32 + size * narrow)
         stored.append(make_item("activations kept, projector", projector, f"{load.num_image_tokens:,} image tokens"))
-    ends = _ends(shape, load, rows, size, kernel_of(config))
+    ends = _ends(shape, load, rows, size, kernel)
     how = f"{tokens:,} tokens, {load.num_predicted:,} of them predicted; pixels float32"
     stored.append(make_item("last norm, predicting rows, positions, pixels", ends, how))
     is_head_trained = config.lora is None and any(
@@ -217,22 +225,26 @@ def _text_layer(
     block: BlockShape, text: TextShape, load: StreamLoad, size: int, kernel: Kernel, *, is_on_gpu: bool
 ) -> int:
     """Return the bytes that one block of the language model keeps for its backward pass."""
-    kept = TEXT_FACTOR[block.kind] * load.num_tokens * block.kept(size)
+    kept = load.num_tokens * block.kept(size)
     if block.kind == "linear_attention":
-        return round(kept)
+        return kept + FLOAT32 * load.num_chunk_rows * block.chunked
     kept += FLOAT32 * load.num_tokens * text.num_heads  # a log-sum-exp a head
+    if kernel == "own":
+        # Keys and values of each query head, and a mask of a row's tokens by as many.
+        kept += 2 * size * load.num_tokens * (block.queries - block.keys)
+        kept += size * load.num_tokens * (load.prompt_tokens + load.completion_tokens - 1)
     if kernel == "sdpa":
         # Each completion has its own copy of its prompt's keys and values; on CUDA one per query head.
         width = block.queries if is_on_gpu else block.keys
         kept += 2 * size * load.branch_rows * width
         if is_on_gpu:
             kept += 2 * size * load.num_prompts * load.prompt_tokens * width
-    return round(kept)
+    return kept
 
 
 def _tower_layer(block: BlockShape, tower: TowerShape, rows: int, size: int) -> int:
     """Return the bytes that one block of the vision tower keeps for its backward pass."""
-    return round(TOWER_FACTOR * rows * block.kept(size) + FLOAT32 * rows * tower.num_heads)
+    return rows * (block.kept(size) + FLOAT32 * tower.num_heads)
 
 
 def picture_values(shape: ModelShape) -> float:

@@ -77,7 +77,14 @@ def make_encoder(policy: Policy) -> ImageEncoder:
 
 
 def make_group(
-    name: str, *, lengths: Sequence[int], prompt_tokens: int, image_side: int, vocab_size: int, seed: int = 0
+    name: str,
+    *,
+    lengths: Sequence[int],
+    prompt_tokens: int,
+    image_side: int,
+    vocab_size: int,
+    image_token: int = IMAGE_TOKEN,
+    seed: int = 0,
 ) -> ScoredGroup:
     """Give a group of random completions.
 
@@ -87,6 +94,7 @@ def make_group(
         prompt_tokens: of the whole prompt, image included.
         image_side: pixels, a multiple of 28; 0 is no image.
         vocab_size: token ids are below it.
+        image_token: its id.
         seed: of tokens and pixels.
     """
     rng = np.random.default_rng([seed, *name.encode()])
@@ -97,7 +105,7 @@ def make_group(
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="PNG")
         images = (buffer.getvalue(),)
-        prompt = [VISION_START, *[IMAGE_TOKEN] * (image_side // TOKEN_PIXELS) ** 2, VISION_END]
+        prompt = [VISION_START, *[image_token] * (image_side // TOKEN_PIXELS) ** 2, VISION_END]
     prompt += rng.integers(7, vocab_size, prompt_tokens - len(prompt)).tolist()
     return ScoredGroup(
         group_id=name,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
+from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig, runs_padded
 from learner.records import ScoredGroup
 from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape, read_saved_shape
@@ -19,9 +19,14 @@ from orchestration.plan.learner_memory import rank_parts
 from orchestration.plan.records import LearnerParts
 from tests.benchmarks.learner_batch import IMAGE_TOKEN, TOKEN_PIXELS, make_group, qwen_config
 from tests.benchmarks.live_bytes import peak_live_bytes, storage_bytes
+from tests.tiny_models import make_tiny_model, tiny
 
 MICRO_BATCHES = 2
 """In each step: gradients of the first are there when the second runs."""
+
+
+NUM_BYTES = 256
+"""Tokens of the demo's vocabulary before its control tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +34,8 @@ class Case:
     """One model, one load and one way to train."""
 
     family: str = "qwen2_5_vl"
+    is_demo: bool = False
+    """Whether it is the demo's tiny model of the family, whose sizes replace those below."""
     width: int = 128
     layers: int = 3
     vision_width: int = 64
@@ -45,12 +52,13 @@ class Case:
 
     @property
     def load(self) -> StreamLoad:
-        """Of a micro-batch."""
+        """Of a micro-batch; padded rows hold a prompt each."""
+        rows = self.prompts * self.group_size
         return StreamLoad(
-            num_prompts=self.prompts,
+            num_prompts=rows if runs_padded(tiny(self.family).hf_config["model_type"]) else self.prompts,
             prompt_tokens=self.prompt_tokens,
             image_tokens=(self.image_side // TOKEN_PIXELS) ** 2,
-            num_completions=self.prompts * self.group_size,
+            num_completions=rows,
             completion_tokens=self.completion_tokens,
         )
 
@@ -66,23 +74,35 @@ class Case:
             **changes,
         )
 
-    def groups(self, rank: int = 0) -> list[ScoredGroup]:
+    def groups(self, folder: Path, rank: int = 0) -> list[ScoredGroup]:
         """A step's groups of one rank: MICRO_BATCHES micro-batches of the load."""
+        image_token = shape_in(folder).image_token_id
+        assert image_token is not None
         return [
             make_group(
                 f"g{rank}_{index}",
                 lengths=[self.completion_tokens] * self.group_size,
                 prompt_tokens=self.prompt_tokens,
                 image_side=self.image_side,
-                vocab_size=self.vocab_size,
+                vocab_size=NUM_BYTES if self.is_demo else self.vocab_size,
+                image_token=image_token,
             )
             for index in range(MICRO_BATCHES * self.prompts)
         ]
 
 
+def demo_case(family: str, **learner: Any) -> Case:
+    """Return a case of the demo's tiny model of a family; Gemma 4 enlarges every square to 64 tokens, padded to 70."""
+    side = 224 if family == "gemma4" else 112
+    return Case(family=family, is_demo=True, image_side=side, prompt_tokens=110, learner=learner)
+
+
 def write_model(case: Case, folder: Path) -> None:
     """Write a folder with random weights and an image processor."""
     torch.manual_seed(0)
+    if case.is_demo:
+        make_tiny_model(folder, case.family, corpus=["yes no"])
+        return
     if case.family.startswith("internvl"):
         _write_internvl(case, folder)
         return
@@ -182,7 +202,7 @@ def plan(case: Case, folder: Path, num_ranks: int = 1) -> tuple[LearnerParts, in
     """Return the plan of a rank, and the pictures that its process holds during a step."""
     shape = shape_in(folder)
     config = case.learner_config(folder, num_ranks)
-    rows = vision_rows(shape, MICRO_BATCHES * case.load.num_image_tokens)
+    rows = vision_rows(shape, MICRO_BATCHES * case.prompts * case.load.image_tokens)
     return rank_parts(config, shape, case.load, transfer=()), int(4 * rows * picture_values(shape))
 
 
@@ -210,7 +230,7 @@ def trainer_of(case: Case, folder: Path, *, rank: int = 0, num_ranks: int = 1, p
         master_port=port,
     )
     try:
-        trainer.train_step(case.groups(rank), step=0)
+        trainer.train_step(case.groups(folder, rank), step=0)
         yield trainer
     finally:
         trainer.close()
@@ -226,7 +246,7 @@ def measure_fsdp(case: Case, folder: Path, **where: int) -> Measured:
         tensors += [*backend._reference.parameters()] if backend._reference is not None else []
         for state in backend._optimizer.state.values():
             tensors += state.values()
-        groups = case.groups(where.get("rank", 0))
+        groups = case.groups(folder, where.get("rank", 0))
         phases = {
             "step": peak_live_bytes(lambda: trainer.train_step(groups, step=1)),
             # gloo's threads let go of copies when they please, which only ever adds to a peak.

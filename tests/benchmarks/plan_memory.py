@@ -26,7 +26,8 @@ import torch
 from learner.config import DeepSpeedConfig
 from tests.benchmarks.hardware import describe_hardware
 from tests.benchmarks.live_bytes import anonymous_bytes, peak_live_bytes, reset_peak_rss
-from tests.benchmarks.memory_cases import Case, fullest, plan, trainer_of, write_model
+from tests.benchmarks.memory_cases import Case, demo_case, fullest, plan, trainer_of, write_model
+from tests.tiny_models import TINY_MODELS
 
 MIB = 2**20
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -43,6 +44,7 @@ def zero(stage: int, **changes: Any) -> dict[str, Any]:
 
 CASES: dict[str, tuple[Case, int]] = {
     "fsdp": (SMALL, 1),
+    **{f"fsdp, tiny {name}": (demo_case(name), 1) for name in TINY_MODELS},
     "fsdp, 2 ranks": (SMALL, 2),
     "fsdp, 2 ranks, bfloat16, recomputation": (
         replace(SMALL, learner={"dtype": "bfloat16", "activation_checkpointing": True}), 2,
@@ -151,7 +153,7 @@ def run_rank(case: Case, folder: Path, rank: int, num_ranks: int, port: int, is_
 
     def train() -> None:
         with trainer_of(case, folder, **where) as trainer:
-            trainer.train_step(case.groups(rank), step=1)
+            trainer.train_step(case.groups(folder, rank), step=1)
 
     if not is_large:
         return {"peak": peak_live_bytes(train)}

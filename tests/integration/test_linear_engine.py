@@ -20,8 +20,11 @@ pytestmark = pytest.mark.slow
 SPEC = SamplingSpec(group_size=4, temperature=1.0, max_completion_tokens=24, seed=11)
 LONG = SamplingSpec(group_size=4, temperature=1.0, max_completion_tokens=100, seed=11)
 SAMPLES = [image_sample(0), image_sample(5, (56, 84)), text_sample(6)]
-MEAN_DIFFERENCE, LARGEST_DIFFERENCE = 0.03, 0.3
-"""Allowed between logprobs of the engine, in bfloat16, and of transformers in float32 or bfloat16."""
+ROUNDINGS = 2.0
+"""Allowed between logprobs of engine and transformers, in differences that transformers' own rounding to bfloat16 makes
+on the same tokens. Each rounds in places of its own and is about as far from float32 as the other, so they are at most
+the sum of both apart. A fixed bound would be a guess: of two random models, the second with larger weights, rounding
+makes 0.020 and 0.035 on average of 1,920 tokens, and 0.18 and 0.84 at most."""
 CHANGED = (
     "model.language_model.layers.0.linear_attn.conv1d.weight",
     "model.language_model.layers.0.linear_attn.A_log",
@@ -126,8 +129,25 @@ def observed(folder: Path) -> Observed:
     return found
 
 
-def differences(model: Any, groups: list[RolloutGroup], folder: Path) -> np.ndarray:
-    """Of all tokens, engine's logprob minus that of transformers' own forward pass of one sequence."""
+def in_bfloat16(model: Any) -> Any:
+    import copy
+
+    import torch
+
+    return copy.deepcopy(model).to(torch.bfloat16).eval()
+
+
+def sampled_logprobs(groups: list[RolloutGroup]) -> np.ndarray:
+    """Of all tokens, the engine's logprob."""
+    return np.concatenate([generation.logprobs for group in groups for generation in group.generations])
+
+
+def lengths(groups: list[RolloutGroup]) -> list[int]:
+    return [len(generation.token_ids) for group in groups for generation in group.generations]
+
+
+def own_logprobs(model: Any, groups: list[RolloutGroup], folder: Path) -> np.ndarray:
+    """Of all tokens, the logprob of transformers' own forward pass of one sequence."""
     import io
 
     import torch
@@ -149,8 +169,8 @@ def differences(model: Any, groups: list[RolloutGroup], folder: Path) -> np.ndar
             logits = logits[len(group.prompt_token_ids) - 1 : -1]
             logits[:, list(banned_token_ids(folder))] = -torch.inf
             chosen = ids[0, len(group.prompt_token_ids) :, None]
-            found.append(generation.logprobs - logits.log_softmax(-1).gather(1, chosen)[:, 0].numpy())
-    return np.abs(np.concatenate(found))
+            found.append(logits.log_softmax(-1).gather(1, chosen)[:, 0].numpy())
+    return np.concatenate(found)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -158,24 +178,25 @@ def differences(model: Any, groups: list[RolloutGroup], folder: Path) -> np.ndar
 def test_logprobs_are_near_those_of_transformers(
     observed: Observed, folder: Path, when: str, dtype: str, record_property: Any
 ) -> None:
-    import copy
+    model, groups = (observed.old, observed.before) if when == "before" else (observed.new, observed.after)
+    exact, rounded = (own_logprobs(each, groups, folder) for each in (model, in_bfloat16(model)))
 
-    import torch
+    rounding = np.abs(rounded - exact)
+    found = np.abs(sampled_logprobs(groups) - (exact if dtype == "float32" else rounded))
 
-    model = copy.deepcopy(observed.old if when == "before" else observed.new).to(getattr(torch, dtype)).eval()
-
-    found = differences(model, getattr(observed, when), folder)
-
-    record_property("mean and largest", (found.mean(), found.max()))
-    print(f"engine - transformers {dtype}, {when} the update: mean {found.mean():.1e}, largest {found.max():.1e}")
-    assert found.mean() < MEAN_DIFFERENCE
-    assert found.max() < LARGEST_DIFFERENCE
+    of_both = [(each.mean(), np.quantile(each, 0.95), each.max()) for each in (found, rounding)]
+    record_property("mean, 95% and largest, of the engine and of rounding", of_both)
+    print(f"{when} the update, engine - transformers {dtype}, and rounding: mean, 95%, largest {np.array(of_both)}")
+    assert found.mean() < ROUNDINGS * rounding.mean()
+    assert np.quantile(found, 0.95) < ROUNDINGS * np.quantile(rounding, 0.95)
 
 
 def test_an_update_changes_what_is_sampled_and_stale_states_would_be_seen(observed: Observed, folder: Path) -> None:
-    old = differences(observed.old, observed.after, folder)
+    exact, rounded, old = (
+        own_logprobs(model, observed.after, folder) for model in (observed.new, in_bfloat16(observed.new), observed.old)
+    )
 
-    assert old.mean() > 5 * MEAN_DIFFERENCE
+    assert np.abs(sampled_logprobs(observed.after) - old).mean() > 3 * ROUNDINGS * np.abs(rounded - exact).mean()
 
 
 def test_seeds_fix_completions(observed: Observed) -> None:
@@ -190,14 +211,22 @@ def test_a_completion_that_an_update_interrupts_goes_on_under_the_new_weights(ob
     """Its state is computed again: tokens after the update have the new weights' logprobs, given all before them."""
     spans = [g for group in observed.across for g in group.generations]
     assert any((g.weight_version_start, g.weight_version_end) == (0, 7) for g in spans)
-    last = [
-        differences(observed.new, [group], folder).reshape(len(group.generations), -1)[:, -8:]
+    whole = [
+        group
         for group in observed.across
         if len({len(g.token_ids) for g in group.generations}) == 1
         and all(g.weight_version_end == 7 for g in group.generations)
     ]
-    assert last
-    assert np.concatenate(last).max() < LARGEST_DIFFERENCE
+    assert whole
+    count = sum(len(group.generations) for group in whole)
+    exact, rounded = (own_logprobs(model, whole, folder) for model in (observed.new, in_bfloat16(observed.new)))
+    found, rounding = np.abs(sampled_logprobs(whole) - exact), np.abs(rounded - exact)
+    last = [
+        np.concatenate([row[-8:] for row in np.split(each, np.cumsum(lengths(whole))[:-1])])
+        for each in (found, rounding)
+    ]
+    assert len(last[0]) == 8 * count
+    assert last[0].mean() < ROUNDINGS * last[1].mean()
 
 
 def test_all_tensors_that_the_engine_can_read_back_are_those_that_were_sent(observed: Observed) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from learner.config import LoraConfig
 from orchestration.plan.learner_memory import TRANSFER
-from tests.benchmarks.memory_cases import Case, Measured, fullest, measure_fsdp, plan, write_model
+from tests.benchmarks.memory_cases import Case, Measured, demo_case, fullest, measure_fsdp, plan, write_model
+from tests.tiny_models import TINY_MODELS
 
 TOLERANCE = 0.15
 
@@ -44,12 +45,17 @@ CASES = {
     "frozen tower, KL to a reference, bfloat16": Case(
         learner={"dtype": "bfloat16", "freeze": ("vision_tower",), "kl_coef": 0.1}
     ),
+    **{f"tiny {name}": demo_case(name) for name in TINY_MODELS},
+    "tiny qwen3_5, recomputation, bfloat16": demo_case("qwen3_5", activation_checkpointing=True, dtype="bfloat16"),
+    "tiny gemma4, bfloat16": demo_case("gemma4", dtype="bfloat16"),
 }
 
 
 SLOW = (
     *("bfloat16", "recomputation", "pictures are the peak", "KL to a reference"),
     "frozen tower, KL to a reference, bfloat16",
+    *(f"tiny {name}" for name in ("internvl", "internvl3_5", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")),
+    *("tiny qwen3_5, recomputation, bfloat16", "tiny gemma4, bfloat16"),
 )
 """Seconds each, and close to one of the others."""
 
