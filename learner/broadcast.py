@@ -21,7 +21,6 @@ from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitI
 from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
 
 from conf.daemon_call import begin
-from learner.differences import LastPublication, whole
 from learner.errors import LearnerError
 from learner.ranks import bound_socket
 
@@ -32,6 +31,12 @@ GIVEN_UP = "given_up"
 """Key of the group's store under which the sender writes why it aborted a transfer; engines read it."""
 NCCL_BUFFERS = 2
 """Buckets in flight: while one is broadcast, the next is packed. vLLM sends this to the engines, so both ends agree."""
+WHOLE = -1
+"""In the header of a bucket over gloo, instead of how many elements of a tensor changed: all of them follow."""
+BITS = {2: torch.int16, 4: torch.int32}
+"""Integers of a size in bytes: bits are compared, as 0.0 equals -0.0 and NaN nothing."""
+INDEX_BYTES = 4
+MAX_INDEX = 2**31 - 1
 
 
 def within(timeout_s: float, what: str, answer: "Future[T]") -> T:
@@ -129,7 +134,11 @@ class BroadcastSender(ABC):
 
 
 class GlooSender(BroadcastSender):
-    """Broadcasts buckets of tensors over gloo."""
+    """Broadcasts buckets of tensors over gloo, each of them in two parts.
+
+    header    int64 [tensors of a bucket]: how many elements changed, or WHOLE
+    payload   of each tensor: flat indices int32 and values of the elements that changed, or all of its elements
+    """
 
     num_bytes: int = 0
     """Broadcast in the last update."""
@@ -205,6 +214,39 @@ class GlooSender(BroadcastSender):
         if self._group is not None:
             self._group.shutdown()
             self._group = None
+
+
+def whole(tensor: torch.Tensor) -> tuple[int, torch.Tensor]:
+    """Return WHOLE and the bytes of a tensor on the host."""
+    return WHOLE, tensor.cpu().contiguous().view(-1).view(torch.uint8)
+
+
+class LastPublication:
+    """The tensors as they were published last, in host memory.
+
+    A publication that broke must not be followed by another one with the same object: receivers may have missed it.
+    """
+
+    def __init__(self) -> None:
+        self._bits: dict[str, torch.Tensor] = {}
+
+    def difference(self, name: str, tensor: torch.Tensor) -> tuple[int, torch.Tensor]:
+        """Return how many elements changed and the bytes that say how, or `whole` where that is not shorter."""
+        _, raw = whole(tensor)
+        bits = raw.view(BITS[tensor.itemsize])
+        if len(bits) > MAX_INDEX:
+            return WHOLE, raw
+        last = self._bits.get(name)
+        if last is None:
+            self._bits[name] = bits.clone()
+            return WHOLE, raw
+        changed = (bits != last).nonzero().flatten()
+        if len(changed) * (INDEX_BYTES + tensor.itemsize) >= len(raw):
+            last.copy_(bits)
+            return WHOLE, raw
+        values = bits[changed]
+        last[changed] = values
+        return len(changed), torch.cat([changed.int().view(torch.uint8), values.view(torch.uint8)])
 
 
 def bucket_counts(sizes: list[int], limit: int) -> list[int]:

@@ -38,7 +38,7 @@ def install(manager: Any, factors: Mapping[str, torch.Tensor]) -> None:
         factors: by name, of all adapted layers.
 
     Raises:
-        WeightSyncError: the engine adapts no layer of a name, or another number of layers.
+        WeightSyncError: the engine adapts no layer of a name, or the factors are of several ranks.
     """
     ranks = {tensor.shape[0] for name, tensor in factors.items() if name.endswith(FACTORS[0])}
     if len(ranks) != 1:

@@ -171,6 +171,13 @@ class AdapterConfig:
     target_modules: tuple[str, ...]
     """Last parts of the names of its layers."""
 
+    def __post_init__(self) -> None:
+        if self.rank > ADAPTER_RANKS[-1]:
+            raise RolloutError(
+                f"learner.lora.rank is {self.rank} with learner.lora.publish=adapter, and vLLM adds adapters of a rank "
+                f"up to {ADAPTER_RANKS[-1]}; set a lower rank, or learner.lora.publish=merged"
+            )
+
     @property
     def buffer_rank(self) -> int:
         """Rank of the buffers that hold it; what is left over is zero."""

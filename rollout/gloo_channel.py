@@ -1,4 +1,4 @@
-"""The engine's half of the gloo weight channel; read beside learner/broadcast.py and differences.py, the other half."""
+"""The engine's half of the gloo weight channel; read beside learner/broadcast.py, the other half."""
 
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +18,6 @@ from rollout.adapter import Factors
 from rollout.experts import forget_kernels
 
 INDEX_BYTES = 4
-BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Integers of a size in bytes."""
 
 
 class ShapesKnown:
@@ -127,44 +125,42 @@ class GlooWeightTransferEngine(ShapesKnown, WeightTransferEngine[GlooInitInfo, G
 def _received(
     group: torch.distributed.ProcessGroup, info: GlooUpdateInfo, kept: dict[str, torch.Tensor] | None
 ) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield names and tensors of one transfer; `GlooSender` describes the bytes of a bucket."""
     dtypes = [getattr(torch, name) for name in info.dtype_names]
-    numels = [torch.Size(shape).numel() for shape in info.shapes]
     first = 0
     for count in info.bucket_counts:
         members = range(first, first + count)
+        first += count
         header = torch.empty(count, dtype=torch.int64)
         group.broadcast(header, 0).wait()
-        changes = dict(zip(members, header.tolist(), strict=True))
-        sizes = [_payload_bytes(changes[i], numels[i], dtypes[i].itemsize) for i in members]
+        nums_changed = header.tolist()
+        sizes = [
+            torch.Size(info.shapes[i]).numel() * dtypes[i].itemsize
+            if num < 0
+            else num * (INDEX_BYTES + dtypes[i].itemsize)
+            for i, num in zip(members, nums_changed, strict=True)
+        ]
         bucket = torch.empty(sum(sizes), dtype=torch.uint8)
         if len(bucket):
             group.broadcast(bucket, 0).wait()
-        offset = 0
-        for i, size in zip(members, sizes, strict=True):
+        for i, num_changed, piece in zip(members, nums_changed, bucket.split(sizes), strict=True):
             # The clone frees the bucket and gives the view the alignment of its type.
-            piece = bucket[offset : offset + size].clone()
-            offset += size
-            if changes[i] < 0:
-                tensor = piece.view(dtypes[i]).view(info.shapes[i])
+            own, name = piece.clone(), info.names[i]
+            if num_changed < 0:
+                tensor = own.view(dtypes[i]).view(info.shapes[i])
             else:
                 assert kept is not None, "a difference came from a sender that did not announce any"
-                tensor = _patched(kept[info.names[i]], piece, changes[i])
+                tensor = kept[name]
+                _patch(tensor, own, num_changed)
             if kept is not None:
-                kept[info.names[i]] = tensor
-            yield info.names[i], tensor
-        first += count
+                kept[name] = tensor
+            yield name, tensor
 
 
-def _payload_bytes(num_changed: int, numel: int, itemsize: int) -> int:
-    return numel * itemsize if num_changed < 0 else num_changed * (INDEX_BYTES + itemsize)
-
-
-def _patched(tensor: torch.Tensor, piece: torch.Tensor, num_changed: int) -> torch.Tensor:
-    """Return the tensor after the elements that a piece names were set, in place."""
-    places = piece[: num_changed * INDEX_BYTES].view(torch.int32).long()
-    bits = BITS[tensor.itemsize]
-    tensor.view(-1).view(bits)[places] = piece[num_changed * INDEX_BYTES :].clone().view(bits)
-    return tensor
+def _patch(tensor: torch.Tensor, piece: torch.Tensor, num_changed: int) -> None:
+    """Set the elements of a tensor that a piece names to its values."""
+    indices, values = piece.split([num_changed * INDEX_BYTES, num_changed * tensor.itemsize])
+    tensor.view(-1)[indices.view(torch.int32).long()] = values.view(tensor.dtype)
 
 
 def _repack_output_heads(model: torch.nn.Module) -> None:

@@ -23,7 +23,7 @@ from orchestration.settings.strict import build
 from orchestration.settings.tracking import TrackingConfig, tracker_faults
 from rewards.core.config import DEFAULT_ROUTES, RewardConfig
 from rewards.core.envelope import fill_instruction
-from rollout.config import ADAPTER_RANKS, AdapterConfig, RolloutConfig
+from rollout.config import AdapterConfig, RolloutConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,16 +363,16 @@ def adapter_of(learner: LearnerConfig) -> AdapterConfig | None:
 
 
 def check_publication(config: ExperimentConfig) -> None:
-    """Check that engines can add an adapter to the model that they have read themselves."""
-    lora, engine, learner = config.learner.lora, config.rollout.engine, config.learner
-    if lora is None or lora.publish == "merged":
+    """Check that engines can add an adapter to the model that they have read themselves.
+
+    Raises:
+        ConfigError: they let go of the model, or hold it in another type than the learner.
+        RolloutError: vLLM has no buffers of its rank.
+    """
+    engine, learner = config.rollout.engine, config.learner
+    if adapter_of(learner) is None:
         return
     remedy = "or learner.lora.publish=merged"
-    if lora.rank > ADAPTER_RANKS[-1]:
-        raise ConfigError(
-            f"learner.lora.rank is {lora.rank} with learner.lora.publish=adapter, and vLLM adds adapters of a rank up "
-            f"to {ADAPTER_RANKS[-1]}; set a lower rank, {remedy}"
-        )
     if config.rollout.weight_channel.backend == "ipc":
         raise ConfigError(
             "learner.lora.publish is adapter with cluster.layout=colocated, where engines let go of all weights when "

@@ -4,6 +4,8 @@ python -m tests.benchmarks.wire_differences
 """
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Collection, Iterator
 from statistics import median
@@ -21,19 +23,21 @@ WIDTH, MLP_WIDTH, STD = 2048, 11008, 0.02
 def main() -> None:
     """Print one line for each type and learning rate."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=1)
+    parser.add_argument("--matrices", type=int, default=1)
     parser.add_argument("--steps", type=int, default=4)
     options = parser.parse_args()
-    print(describe_hardware())
+    # vLLM silences gloo by closing stdout while a group is joined; both ends do so at once here, and it stays closed.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    print(describe_hardware(), file=out, flush=True)
     for dtype in (torch.bfloat16, torch.float32):
         for rate in (1e-6, 1e-5):
-            print(measure(dtype, rate, options.blocks, options.steps), flush=True)
+            print(measure(dtype, rate, options.matrices, options.steps), file=out, flush=True)
 
 
-def measure(dtype: torch.dtype, rate: float, blocks: int, steps: int) -> str:
+def measure(dtype: torch.dtype, rate: float, matrices: int, steps: int) -> str:
     """Train on noise with a direction, and publish every step to two workers in turn."""
     torch.manual_seed(0)
-    shapes = {f"{i}.{name}": (MLP_WIDTH, WIDTH) for i in range(blocks) for name in ("gate", "up", "down")}
+    shapes = {f"{i}.up": (MLP_WIDTH, WIDTH) for i in range(matrices)}
     masters = {name: torch.nn.Parameter(torch.randn(shape) * STD) for name, shape in shapes.items()}
     pull = {name: torch.randn(shape) * 0.3 for name, shape in shapes.items()}
     optimizer = torch.optim.AdamW(masters.values(), lr=rate, weight_decay=0.0, fused=True)
@@ -53,10 +57,10 @@ def measure(dtype: torch.dtype, rate: float, blocks: int, steps: int) -> str:
             num_bytes = sender.send()
             if step:
                 found[way].append((num_bytes, time.perf_counter() - started))
-        assert workers[False].held == workers[True].held
         for name, parameter in masters.items():
             parameter.grad = torch.randn(parameter.shape).add_(pull[name])
         optimizer.step()
+    assert workers[False].held == workers[True].held
     for way, sender in senders.items():
         sender.close()
         workers[way].end.shutdown()

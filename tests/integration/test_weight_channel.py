@@ -21,9 +21,11 @@ def new_sender(
     model: Any,
     client: LoopClient,
     *,
-    fail_at: int | None = None,
+    fail_at: Collection[int] = (),
     changing: Collection[str] | None = None,
     dtype: str = "float32",
+    timeout_s: float = TIMEOUT_S,
+    sends_differences: bool = False,
 ) -> Any:
     import socket
 
@@ -31,7 +33,7 @@ def new_sender(
 
     def tensors(names: Collection[str]) -> Iterator[tuple[str, Any]]:
         for i, (name, tensor) in enumerate(model.named_parameters()):
-            if i == fail_at:
+            if i in fail_at:
                 raise RuntimeError("the learner died here")
             if name in names:
                 yield name, tensor
@@ -42,8 +44,7 @@ def new_sender(
     shapes = {name: tensor.shape for name, tensor in model.named_parameters()}
     return WeightSender(
         shapes, tensors, client=client, backend="gloo", dtype=dtype, rank=0, num_receivers=1, address="127.0.0.1",
-        port=port, bucket_bytes=100_000, timeout_s=TIMEOUT_S if fail_at is None else BROKEN_S,
-        changing=changing,
+        port=port, bucket_bytes=100_000, timeout_s=timeout_s, changing=changing, sends_differences=sends_differences,
     )  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def test_synced_engine_generates_what_a_fresh_engine_of_the_new_weights_generate
         client = LoopClient(engine, asyncio.get_running_loop())
 
         # A transfer that breaks half-way leaves the engine on its old weights, and usable.
-        broken = await asyncio.to_thread(new_sender, perturb(model), client, fail_at=20)
+        broken = await asyncio.to_thread(new_sender, perturb(model), client, fail_at={20}, timeout_s=BROKEN_S)
         await engine.pause()
         with pytest.raises(RuntimeError, match="the learner died here"):
             await asyncio.to_thread(broken.send)
@@ -125,3 +126,83 @@ def test_synced_engine_generates_what_a_fresh_engine_of_the_new_weights_generate
         np.testing.assert_allclose(new.logprobs, reference.logprobs, atol=1e-5)
         assert (new.weight_version_start, new.weight_version_end) == (7, 7)
     assert any(not np.array_equal(old.token_ids, new.token_ids) for old, new in zip(before, after, strict=True))
+
+
+def nudge(model: Any, seed: int) -> None:
+    """Change a few elements of every weight."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            flat = parameter.view(-1)
+            flat[torch.randint(len(flat), (1 + len(flat) // 50,), generator=generator)] += 0.1
+
+
+@pytest.mark.slow  # half a minute each
+@pytest.mark.parametrize(("family", "tied"), [("qwen2_5_vl", False), ("qwen2_5_vl", True), ("internvl", False)])
+def test_an_engine_that_is_sent_differences_has_the_whole_model_after_each(
+    tmp_path: Path, family: str, tied: bool
+) -> None:
+    """All its tensors are compared; copies that are packed, by logprobs: they are those after whole tensors."""
+    from orchestration.workers.weight_sync import compare_fingerprints
+    from rollout.engine import GenerationEngine
+    from rollout.fingerprint import fingerprint
+    from rollout.records import SamplingSpec
+
+    model = save_tiny_model(tmp_path / "model", family=family, tied=tied)
+    sample = image_sample(0)
+    greedy = SamplingSpec(group_size=1, temperature=0.0, max_completion_tokens=12)
+
+    async def run() -> None:
+        engine = GenerationEngine(rollout_config(dtype="bfloat16"), tmp_path / "model")
+        client = LoopClient(engine, asyncio.get_running_loop())
+        completion = (await engine.generate_group("g", sample, greedy)).generations[0].token_ids
+
+        async def publish(sender: Any) -> int:
+            await engine.pause()
+            try:
+                num_bytes: int = await asyncio.to_thread(sender.send)
+            finally:
+                await engine.resume()
+            return num_bytes
+
+        async def check_all(sender: Any) -> None:
+            own = await asyncio.to_thread(sender.fingerprints, list(layout), fingerprint)
+            assert compare_fingerprints(own, await engine.weight_fingerprints(names), layout) == ([], len(names))
+
+        fails: set[int] = set()
+        options = {"dtype": "bfloat16", "fail_at": fails, "timeout_s": BROKEN_S, "sends_differences": True}
+        sender = await asyncio.to_thread(lambda: new_sender(model, client, **options))
+        sent = [await publish(sender)]
+        layout, names = await engine.weight_layout(sender.names()), await engine.weight_names()
+        before = await engine.score_completion(sample, completion)
+        for version in range(4):
+            nudge(model, version)
+            sent.append(await publish(sender))
+            await check_all(sender)
+        after = await engine.score_completion(sample, completion)
+        assert np.abs(after - before).max() > 0.1
+
+        # A new channel begins with whole tensors, which change nothing.
+        sender.close()
+        sender = await asyncio.to_thread(lambda: new_sender(model, client, **options))
+        assert await publish(sender) == sent[0]
+        np.testing.assert_array_equal(await engine.score_completion(sample, completion), after)
+
+        # A transfer that breaks half-way leaves the engine as it was.
+        fails.add(20)
+        nudge(model, 4)
+        with pytest.raises(RuntimeError, match="the learner died here"):
+            await publish(sender)
+        np.testing.assert_array_equal(await engine.score_completion(sample, completion), after)
+        fails.clear()
+        sender = await asyncio.to_thread(lambda: new_sender(model, client, **options))
+        assert await publish(sender) == sent[0]
+        await check_all(sender)
+        sender.close()
+        engine.close()
+        print(f"{family}, {'tied' if tied else 'own'} head: {sent[0]:,} bytes whole, then {sent[1:]}")
+        assert max(sent[1:]) < sent[0] / 4
+
+    asyncio.run(run())

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("vllm", reason="the weight wire is vLLM's")
 
-from learner.differences import WHOLE, LastPublication, whole
+from learner.broadcast import WHOLE, LastPublication, whole
 from learner.weight_sender import WeightSender
 from rollout.fingerprint import fingerprint
 from tests.unit.wire_worker import Worker, connect

@@ -14,7 +14,9 @@ from orchestration.models.shapes import ModelShape, read_saved_shape, read_shape
 from orchestration.models.tensors import (
     ParameterCounts,
     changing_tensors,
+    count_elements,
     count_parameters,
+    sent_tensors,
     trained_tensors,
 )
 from orchestration.settings.errors import ConfigError
@@ -148,6 +150,16 @@ def test_adapters_and_patterns_give_the_learners_own_parameters(family: str, tmp
     assert {tensor.name: tensor.shape for tensor in split.trained} == real
     changing = changing_tensors(shape_in(tmp_path), ("*layers.1.*",), lora)
     assert sorted(tensor.shape for tensor in changing) == sorted(travelling)
+
+
+def test_adapters_of_a_7b_model_are_a_hundredth_of_its_bytes_up_to_rank_32() -> None:
+    shape, freeze = read_shape(PUBLISHED["qwen2_5_vl_7b"]), ("vision_tower", "projector")
+    # Both factors of a layer have the rank times the sum of its sides.
+    sides = 2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944)  # q and o, k and v, the MLP
+    for rank, share in ((16, 0.0049), (32, 0.0097), (64, 0.0195)):
+        sent = count_elements(sent_tensors(shape, freeze, LoraConfig(rank=rank, publish="adapter")))
+        assert sent == 28 * rank * sides
+        assert sent / count_elements(shape.tensors) == pytest.approx(share, abs=5e-5)
 
 
 def test_parts_and_patterns_leave_the_rest_to_train() -> None:

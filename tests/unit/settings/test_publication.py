@@ -38,7 +38,6 @@ def test_settings_that_go_with_adapters_alone_are_taken(overrides: tuple[str, ..
     ("overrides", "message"),
     [
         ((*SHARED, *ADAPTER), r"let go of all weights when they sleep; set cluster\.layout=disaggregated, or learner"),
-        ((*ADAPTER, "learner.lora.rank=513"), r"rank is 513 .*up to 512; set a lower rank, or learner\.lora\.publish"),
         (
             (*ADAPTER, "learner.dtype=bfloat16"),
             r"engine\.dtype is float32 and learner\.dtype bfloat16 .*set rollout\.engine\.dtype=bfloat16, or learner",
@@ -60,6 +59,12 @@ def test_engines_are_told_rank_and_layers_where_they_add_the_adapter_themselves(
 def test_ranks_of_buffers_are_vllms() -> None:
     lora = pytest.importorskip("vllm.config.lora")
     assert get_args(lora.MaxLoRARanks) == ADAPTER_RANKS
+
+
+def test_a_rank_for_which_engines_have_no_buffers_is_refused_with_the_remedy() -> None:
+    config = settings(*ADAPTER, "learner.lora.rank=513")
+    with pytest.raises(RolloutError, match=r"rank is 513 .*up to 512; set a lower rank, or learner\.lora\.publish"):
+        adapter_of(config.learner)
 
 
 def test_differences_need_the_channel_that_has_them() -> None:
