@@ -21,6 +21,7 @@ from orchestration.inputs.machine import Located, locate
 from orchestration.inputs.prepare import (
     Inputs,
     check_box_frame,
+    check_images,
     check_rewards,
     check_same_model,
     check_same_rows,
@@ -125,6 +126,7 @@ def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[
     for key, text in own_code(config).items():
         load_own(key, text)
     load_group_filter(config.training.filter)  # a fault of it is said before anything starts
+    check_images(config, inputs.train, inputs.held_out, *sets.values())
     check_box_frame(config, inputs.train, inputs.held_out, *sets.values())
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out, *sets.values())
     check_plan(config, Located(train=inputs.train, held_out=inputs.held_out, note=""))

@@ -61,13 +61,15 @@ class Conversation:
         """Return the texts of a sample."""
         return cls(sample.question, sample.system, sample.history, sample.task)
 
-    def messages(self, *, num_images: int, spec: PromptSpec) -> list[dict[str, Any]]:
+    def messages(self, *, num_images: int, spec: PromptSpec, in_parts: bool = True) -> list[dict[str, Any]]:
         """Return the messages, each with a list of content parts.
 
         Args:
             num_images: Of history and question. Images without a place come first in the question.
             spec: Of the run. Its system prompt comes first in the system turn, and the row's system text follows after
                 a blank line; its text for the row's task follows the question.
+            in_parts: False makes the content of a turn without images its text: chat templates of language models know
+                no parts.
         """
         question = self.asked(spec)
         if IMAGE_PLACE not in question:
@@ -76,7 +78,9 @@ class Conversation:
         system = "\n\n".join(text for text in (spec.system_prompt, self.system) if text)
         if system:
             turns.insert(0, ("system", system))
-        return [{"role": role, "content": _parts(text)} for role, text in turns]
+        return [
+            {"role": role, "content": _parts(text) if in_parts or IMAGE_PLACE in text else text} for role, text in turns
+        ]
 
     def asked(self, spec: PromptSpec) -> str:
         r"""Return the question with what the run adds for the row's task.

@@ -206,9 +206,7 @@ class PromptBuilder:
         return ids
 
     def _text(self, conversation: Conversation, num_images: int, sample_id: str) -> str:
-        messages = conversation.messages(num_images=num_images, spec=self._spec)
-        if not self._takes_images:  # templates of language models know texts and no lists of parts
-            messages = [turn | {"content": "".join(part["text"] for part in turn["content"])} for turn in messages]
+        messages = conversation.messages(num_images=num_images, spec=self._spec, in_parts=self._takes_images)
         try:
             prompt: str = self._processor.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=False, **self._spec.template_kwargs

@@ -47,7 +47,9 @@ class DeepSpeedBackend(TrainBackend):
         self._is_offloaded = config.deepspeed.offload_optimizer
         self._deepspeed = _import_deepspeed(device)
         weights = self._build_policy(source)
-        self._engine_config = engine_config(config, hidden_size=self.policy.hf_model.config.text_config.hidden_size)
+        self._engine_config = engine_config(
+            config, hidden_size=self.policy.hf_model.config.get_text_config().hidden_size
+        )
         # Before `_fill`, which leaves parameters without the shape by which decay is decided.
         groups = parameter_groups(self.policy, config.optimizer)
         self._fill(self.policy, weights)

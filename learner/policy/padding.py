@@ -203,6 +203,8 @@ class PaddedBuilder(BatchBuilder):
 
 def encoder_of(processor: Any, family: BaseFamily) -> Encoder:
     """Return what processes the images of a family with a processor of transformers that is loaded already."""
+    if family.is_text_only:
+        return NoImages()
     if isinstance(family, Generic):
         return GroupEncoder(processor, family)
     assert isinstance(family, ModelFamily)

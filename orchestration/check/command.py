@@ -113,7 +113,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
             engines=engines,
             learner=learner,
             turns=start_turns(config, engines, learner, record=record),
-            prompts=check_prompts(),
+            prompts=check_prompts(takes_images=shape_of(config.model).image_kind != "none"),
             placeholders=known,
             planned_bytes=planned_bytes,
             store=open_store(f"{checkpoints}/check"),

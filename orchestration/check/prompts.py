@@ -36,12 +36,19 @@ class CheckPrompt:
         return self.sample.sample_id
 
 
-def check_prompts() -> tuple[CheckPrompt, ...]:
-    """Return the prompts: of text alone, of one picture (twice, another one each time), of two pictures in order."""
+def check_prompts(*, takes_images: bool = True) -> tuple[CheckPrompt, ...]:
+    """Return the prompts: of text alone, of one picture (twice, another one each time), of two pictures in order.
+
+    Args:
+        takes_images: False gives two of text alone.
+    """
+    text = CheckPrompt(sample=_sample("text", "what is 3 and 4?", ()), swapped=None, blank=None)
+    if not takes_images:
+        return text, CheckPrompt(sample=_sample("another text", "is 12 more than 7?", ()), swapped=None, blank=None)
     red, green = (_drawing(colours, WIDE) for colours in list(STRIPES.values())[:2])
     yellow, blue = (_drawing(colours, TALL) for colours in list(STRIPES.values())[2:])
     return (
-        CheckPrompt(sample=_sample("text", "what is 3 and 4?", ()), swapped=None, blank=None),
+        text,
         _with_pictures("one picture", "what colour is left?", (red,), (green,)),
         _with_pictures("another picture", "what colour is left?", (green,), (red,)),
         _with_pictures("two pictures", "what colour is left?", (yellow, blue), (blue, yellow)),

@@ -45,8 +45,11 @@ def judge(facts: Facts, expected: Expectations) -> list[Row]:
     same = [*weight_rows(facts.weights, expected.device)]
     rows += same
     if facts.prompts:
-        same += [token_row(facts.prompts), picture_row(facts.prompts)]
-        rows += [template_row(facts.prompts), *same[-2:], frame_row(facts.prompts, expected)]
+        same.append(token_row(facts.prompts))
+        rows += [template_row(facts.prompts), same[-1]]
+        if any(prompt.image_sizes for prompt in facts.prompts):
+            same.append(picture_row(facts.prompts))
+            rows += [same[-1], frame_row(facts.prompts, expected)]
     if facts.sampled:
         rows += [sampled_row(facts.sampled), speed_row(facts.sampled, facts.places)]
     others_agree = all(row.verdict == "ok" for row in same)

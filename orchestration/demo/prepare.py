@@ -113,6 +113,7 @@ def _write_model(
         num_samples=settings.num_warm_start_samples,
         weights=WARM_START_WEIGHTS,
         questions_per_picture=settings.questions_per_picture,
+        in_words=settings.in_words,
     )
     samples = [with_boxes_in(model.box_frame, sample) for sample in drawn]
     blank = folder / "blank"

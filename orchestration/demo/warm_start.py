@@ -99,7 +99,6 @@ def load(folder: Path, tiny: TinyModel) -> tuple["Policy", "Collator"]:
     family = get_family(model.config)
     family.set_attention(model, text=register_kernel(kernel), tower="sdpa")
     family.prepare(model)
-    assert tiny.image_markup is not None, "the demo asks about pictures"
     collator = Collator(AutoProcessor.from_pretrained(folder), family, kernel, tiny.image_markup)
     return Policy(model, family, temperature=1.0).train(), collator
 
@@ -189,13 +188,13 @@ def _batches(
 class Collator:
     """Makes streams of demonstrations with the processor of one model folder; caches the tokens of questions."""
 
-    def __init__(self, processor: Any, family: "BaseFamily", kernel: "SdpaKernel", image_markup: str) -> None:
+    def __init__(self, processor: Any, family: "BaseFamily", kernel: "SdpaKernel", image_markup: str | None) -> None:
         import torch
 
         from learner.policy.padding import encoder_of, make_builder
 
         self.processor = processor
-        self._tokenizer = processor.tokenizer
+        self._tokenizer = getattr(processor, "tokenizer", processor)
         self._image_markup = image_markup
         self._encoder = encoder_of(processor, family)
         settings = {"device": torch.device("cpu"), "dtype": torch.float32}
@@ -228,17 +227,28 @@ class Collator:
         return replace(batch, predicting_rows=batch.predicting_rows[kept], target_ids=batch.target_ids[kept])
 
     def _split(self, sample: DemoSample) -> tuple[list[int], list[int]]:
-        """Return the tokens of a prompt up to the end of its picture, image tokens expanded, and those after it."""
+        """Return the tokens of a prompt up to the end of its picture, image tokens expanded, and those after it.
+
+        Without a picture, those before the question and the others.
+        """
         if sample.question not in self._prompts:
-            head, markup, tail = prompt_text(self.processor, sample.question).partition(self._image_markup)
-            if head not in self._stems:  # drawings are of one size: the picture's tokens are the same for all
-                picture = Image.open(io.BytesIO(sample.image_png))
-                self._stems[head] = self.processor(text=[head + markup], images=[picture]).input_ids[0]
-            self._prompts[sample.question] = (
-                self._stems[head],
-                self._tokenizer(tail, add_special_tokens=False).input_ids,
-            )
+            text = prompt_text(self.processor, sample)
+            if sample.image_png is None:
+                head, question, tail = text.partition(sample.question)
+                stem, rest = self._tokenized(head), question + tail
+            else:
+                assert self._image_markup is not None, "a model without one gets questions in words (check_demo)"
+                head, markup, rest = text.partition(self._image_markup)
+                if head not in self._stems:  # drawings are of one size: the picture's tokens are the same for all
+                    picture = Image.open(io.BytesIO(sample.image_png))
+                    self._stems[head] = self.processor(text=[head + markup], images=[picture]).input_ids[0]
+                stem = self._stems[head]
+            self._prompts[sample.question] = stem, self._tokenized(rest)
         return self._prompts[sample.question]
+
+    def _tokenized(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+        return ids
 
 
 def _group(stem: Sequence[int], sample: DemoSample, sequences: Sequence[Sequence[int]]) -> "ScoredGroup":
@@ -249,7 +259,7 @@ def _group(stem: Sequence[int], sample: DemoSample, sequences: Sequence[Sequence
         group_id=sample.scene_digest,
         task=sample.task,
         prompt_token_ids=np.array(stem, dtype=np.int32),
-        images=(sample.image_png,),
+        images=() if sample.image_png is None else (sample.image_png,),
         sequences=tuple(
             ScoredSequence(
                 completion_token_ids=np.array(ids, dtype=np.int32),
@@ -262,8 +272,9 @@ def _group(stem: Sequence[int], sample: DemoSample, sequences: Sequence[Sequence
     )
 
 
-def prompt_text(processor: Any, question: str) -> str:
-    """Return the text of a prompt as in a rollout, with one placeholder for the image."""
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+def prompt_text(processor: Any, sample: DemoSample) -> str:
+    """Return the text of a prompt as in a rollout, with one placeholder for the picture."""
+    image = [] if sample.image_png is None else [{"type": "image"}]
+    messages = [{"role": "user", "content": [*image, {"type": "text", "text": sample.question}]}]
+    text: str = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return text

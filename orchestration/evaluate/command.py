@@ -25,7 +25,7 @@ from orchestration.evaluate.store import (
     read_evaluation,
     write_evaluation,
 )
-from orchestration.inputs.prepare import check_box_frame, check_rewards, model_folder, prepare_inputs
+from orchestration.inputs.prepare import check_box_frame, check_images, check_rewards, model_folder, prepare_inputs
 from orchestration.models.box_frame import family_frame, with_box_frame
 from orchestration.page.formatting import progress_bars
 from orchestration.settings.errors import ConfigError, DataError
@@ -69,6 +69,7 @@ def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
     _print_conditions(config, run, weights.folder)
     if data is None:
         data = prepare_inputs(config, print).held_out
+    check_images(config, data)
     check_box_frame(config, data)
     check_rewards(config.reward, model, data)
     dataset = open_rows(data, seed=config.seed, max_samples=settings.max_samples)

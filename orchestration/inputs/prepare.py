@@ -15,7 +15,7 @@ from orchestration.demo.prepare import make_in_subprocess
 from orchestration.inputs.own_rewards import check_own_functions
 from orchestration.models.box_frame import frame_fault
 from orchestration.models.files import model_digest
-from orchestration.models.image_tokens import saved_processor, with_pixel_limits
+from orchestration.models.image_tokens import images_fault, saved_processor, with_pixel_limits
 from orchestration.models.shapes import shape_of
 from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
@@ -193,6 +193,18 @@ def check_box_frame(config: ExperimentConfig, *files: Path) -> None:
     """
     if fault := frame_fault(config, (pair for path in files for pair in SampleTable(path).tasks_and_sources())):
         raise ConfigError(f"model.coord_mode: {fault}")
+
+
+def check_images(config: ExperimentConfig, *files: Path) -> None:
+    """Check that no row of these datasets has images where the model takes none.
+
+    Raises:
+        ConfigError: some have; counts them.
+    """
+    shape = shape_of(config.model)
+    for path in files:
+        if fault := images_fault(shape, path):
+            raise ConfigError(fault)
 
 
 def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:

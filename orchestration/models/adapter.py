@@ -1,5 +1,6 @@
 """Check that the adapter from which training goes on fits, from its settings and the header of its file."""
 
+from functools import partial
 from pathlib import Path
 
 from learner import adapter
@@ -33,8 +34,10 @@ def check_adapter(config: ExperimentConfig) -> None:
         if config.model.own_family is not None:
             return
         stored = {name: tensor.shape for name, tensor in read_header(folder / adapter.WEIGHTS_FILE).items()}
-        trained = trained_tensors(shape_of(config.model), config.learner.freeze, lora).trained
-        adapter.match_factors(folder, stored, {tensor.name: tensor.shape for tensor in trained}, parameter_name)
+        shape = shape_of(config.model)
+        wanted = {tensor.name: tensor.shape for tensor in trained_tensors(shape, config.learner.freeze, lora).trained}
+        rename = partial(parameter_name, own={tensor.name for tensor in shape.tensors})
+        adapter.match_factors(folder, stored, wanted, rename)
     except LearnerError as error:
         raise ConfigError(str(error)) from error
 

@@ -14,6 +14,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from orchestration.models.files import config_parts, read_object, read_text
+from orchestration.models.image_tokens import PROCESSOR_FILES
 from orchestration.models.shapes import ModelShape
 from orchestration.settings.errors import ConfigError
 from rewards.core.base import RewardError
@@ -24,6 +25,8 @@ from rollout.records import Turn
 
 PROBE = "What is this?"
 """A question to render the template with in checks."""
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""Attributes of a tokenizer that templates may write; many begin with bos_token."""
 INTERNVL_TOKENS = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
@@ -54,6 +57,7 @@ class ChatTemplate:
             ConfigError: There is none, or it does not parse.
         """
         self._folder = folder
+        self._has_processor = any((folder / name).is_file() for name in PROCESSOR_FILES)
         # A template is a program that came with the model: the sandbox lets it only compute text.
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
@@ -62,7 +66,7 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
         try:
-            source = template_source(folder)
+            source, self._named_tokens = template_source(folder), _named_tokens(folder)
             self._variables = find_undeclared_variables(environment.parse(source))
             self._template = environment.from_string(source)
         except TemplateError as error:
@@ -96,10 +100,13 @@ class ChatTemplate:
         Raises:
             ConfigError: The template fails on such a conversation.
         """
-        messages = Conversation(question, system, history, task).messages(num_images=num_images, spec=spec)
+        conversation = Conversation(question, system, history, task)
+        messages = conversation.messages(num_images=num_images, spec=spec, in_parts=self._has_processor)
         try:
             return self._template.render(
-                messages=messages, add_generation_prompt=not is_answered, **spec.template_kwargs
+                messages=messages,
+                add_generation_prompt=not is_answered,
+                **{**self._named_tokens, **spec.template_kwargs},
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             before = f" behind {len(history)} other turns" if history else ""
@@ -154,6 +161,15 @@ def template_source(folder: Path) -> str:
     if of_tokenizer.is_file() and (found := read_object(of_tokenizer).get("chat_template")) is not None:
         return _default(found, of_tokenizer)
     raise ConfigError(f"model.path={folder} has no chat template; copy chat_template.jinja of the checkpoint into it")
+
+
+def _named_tokens(folder: Path) -> dict[str, str]:
+    """Return the tokens that transformers gives to templates by name: bos_token, eos_token, ..."""
+    file = folder / "tokenizer_config.json"
+    settings = read_object(file) if file.is_file() else {}
+    named = {key: settings.get(key) for key in NAMED_TOKENS}
+    texts = {key: value.get("content") if isinstance(value, Mapping) else value for key, value in named.items()}
+    return {key: text for key, text in texts.items() if isinstance(text, str)}
 
 
 def _default(found: Any, file: Path) -> str:

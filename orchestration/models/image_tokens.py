@@ -15,10 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from orchestration.models.files import read_object
 from orchestration.models.shapes import ModelShape, shape_of
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
+from rollout.dataset import SampleTable
 
 PROBE_SIZE = (224, 224)
 """(width, height) of an image that every processor accepts."""
@@ -52,6 +55,22 @@ def image_tokens(shape: ModelShape, processor: Mapping[str, Any], width: int, he
     if shape.image_kind == "none":
         raise ConfigError(f"a {shape.family} model takes no images; drop the row, or train a vision-language model")
     return shape.tower.tokens_per_tile
+
+
+def images_fault(shape: ModelShape, path: Path) -> str:
+    """Return why a model that takes no images cannot take the rows of a dataset; empty where it can."""
+    if shape.image_kind != "none":
+        return ""
+    rows = SampleTable(path).arrow("sample_id", "images.list.element.width")
+    with_images = pc.greater(pc.list_value_length(rows.column("images")), 0)
+    found = rows.column("sample_id").filter(with_images)
+    if not len(found):
+        return ""
+    return (
+        f"{len(found):,} of the {rows.num_rows:,} rows of {path} have images, such as {found[0].as_py()}, and a "
+        f"{shape.family} model takes none; build the rows for this model (mixed-r1 data build with this model.path "
+        "leaves those with images out, and counts them), or train a vision-language model"
+    )
 
 
 def largest_image_tokens(shape: ModelShape, processor: Mapping[str, Any]) -> int:

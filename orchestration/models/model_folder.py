@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ OTHER_JSON = (
     "video_preprocessor_config.json",
 )
 
-# Checkpoints have the tensor names of the original implementation; transformers renames them on loading as follows.
+# Checkpoints of vision-language models have the tensor names of the original implementation; transformers renames them
+# on loading as follows.
 RENAMINGS = (
     (re.compile(r"^(model\.)?language_model\.lm_head\."), "lm_head."),
     (re.compile(r"^(model\.)?language_model\.(model\.)?"), "model.language_model."),
@@ -259,8 +260,8 @@ def _check_tensors(
     for name, tensor in stored.items():
         if QUANTISED_NAME.search(name):
             raise _quantised(folder, tensor.file.name, name)
-    found = {parameter_name(name): tensor for name, tensor in stored.items()}
     wanted = {tensor.name: tensor for tensor in shape.tensors}
+    found = {parameter_name(name, wanted): tensor for name, tensor in stored.items()}
     for name, held in found.items():
         if name in wanted and held.dtype not in TRAINED_DTYPES:
             raise _quantised(folder, held.file.name, f"{name} of type {held.dtype}")
@@ -287,8 +288,15 @@ def _fits(wanted: Tensor, held: StoredTensor) -> bool:
     return held.shape == wanted.shape or (wanted.is_expert and held.shape == (one, *reversed(rest)))
 
 
-def parameter_name(name: str) -> str:
-    """Return the name that transformers gives a tensor of a checkpoint."""
+def parameter_name(name: str, own: Container[str]) -> str:
+    """Return the name that transformers gives a tensor of a checkpoint.
+
+    Args:
+        name: In the file.
+        own: Names of the model's parameters, which stay as they are: `model.layers.0...` of a language model.
+    """
+    if name in own:
+        return name
     for pattern, replacement in RENAMINGS:
         renamed = pattern.sub(replacement, name)
         if renamed != name:

@@ -80,11 +80,14 @@ def trained_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig
     """
     tensors = shape.tensors
     for pattern in freeze:
-        if pattern not in PARTS and not fnmatch.filter([tensor.name for tensor in tensors], pattern):
-            raise ConfigError(
-                f"learner.freeze pattern {pattern!r} matches no parameter of this model; use {', '.join(PARTS)}, or a "
-                f"shell pattern of names like {tensors[0].name}"
-            )
+        if any(_is_frozen(tensor, (pattern,)) for tensor in tensors):
+            continue
+        if pattern in PARTS:
+            raise ConfigError(f"learner.freeze names {pattern}, and a {shape.family} model has none; leave it out")
+        raise ConfigError(
+            f"learner.freeze pattern {pattern!r} matches no parameter of this model; use {', '.join(PARTS)}, or a "
+            f"shell pattern of names like {tensors[0].name}"
+        )
     frozen = [_is_frozen(tensor, freeze) for tensor in tensors]
     trained = tuple(tensor for tensor, is_frozen in zip(tensors, frozen, strict=True) if not is_frozen)
     if lora is not None:

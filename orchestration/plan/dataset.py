@@ -60,9 +60,8 @@ class PromptRuler:
         self.folder = folder
         self._tokenizer: Tokenizer = load_tokenizer(folder)
         self._shape, self._processor, self._spec = shape, processor, spec
-        image_tokens(
-            shape, processor, *PROBE_SIZE
-        )  # settings of another model's processor are refused here, not row by row
+        if shape.image_kind != "none":  # settings of another model's processor are refused here, not row by row
+            image_tokens(shape, processor, *PROBE_SIZE)
         self._template = ChatTemplate(folder)
 
     def measure(self, prompts: Sequence[Conversation], sizes: Sequence[Sequence[Size]]) -> list[PromptLength | None]:

@@ -12,6 +12,7 @@ from orchestration.data.losses import find_losses, read_manifest, remedy
 from orchestration.inputs.machine import Located
 from orchestration.inputs.own_rewards import load_own_functions, try_own_functions
 from orchestration.models.box_frame import family_frame, frame_fault
+from orchestration.models.image_tokens import images_fault
 from orchestration.models.shapes import ModelShape
 from orchestration.plan.batches import BatchPlan, Lengths
 from orchestration.plan.dataset import REASONS, PromptPlan, RoutingPlan
@@ -175,6 +176,13 @@ def prompt_findings(config: ExperimentConfig) -> Iterator[Finding]:
             f"it does not mention {' and '.join(missing)}, by which reward.format.style={form.style} reads and pays "
             "answers; put {format} where the prompt should ask for that, or say it in words of your own",
         )
+
+
+def image_findings(shape: ModelShape, files: Sequence[Path]) -> Iterator[Finding]:
+    """Refuse rows with images where the model takes none."""
+    for path in files:
+        if fault := images_fault(shape, path):
+            yield error("data", fault)
 
 
 def frame_findings(config: ExperimentConfig, files: Sequence[Path]) -> Iterator[Finding]:

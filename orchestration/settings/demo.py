@@ -27,6 +27,8 @@ class DemoSettings:
     """Share of demonstrations with a fault, for reinforcement learning to take out."""
     questions_per_picture: Annotated[int, Ge(1)] = 4
     """In the warm start alone, where the picture is encoded once for all its questions."""
+    in_words: bool = False
+    """Whether questions say in words what is drawn, for models that take no pictures; there are no boxes then."""
 
     @property
     def num_warm_start_samples(self) -> int:

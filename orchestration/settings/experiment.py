@@ -167,6 +167,13 @@ def check_pipeline(config: ExperimentConfig) -> None:
         )
 
 
+def check_demo(config: ExperimentConfig) -> None:
+    """Refuse pictures of the demo for a tiny model that takes none."""
+    tiny = config.model.tiny
+    if config.model.path is None and tiny is not None and tiny.hf_processor is None and not config.demo.in_words:
+        raise ConfigError("demo.in_words is false, and model.tiny takes no pictures; set demo=in_words")
+
+
 def check_folders(config: ExperimentConfig) -> None:
     """Check that folders are absolute: workers run in folders of their own."""
     for key in ("checkpoint_dir", "staging_dir"):
@@ -422,6 +429,7 @@ def check_held_out(config: ExperimentConfig) -> None:
 
 SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
     check_pipeline,
+    check_demo,
     check_replacement,
     check_best,
     check_folders,

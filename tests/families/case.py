@@ -1,7 +1,7 @@
 """What the proofs need to know of a model family: one `Case` in one file of `cases/`, and nothing else."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -49,20 +49,21 @@ class Case:
     processor: Callable[[Any], Any]
     """Tokenizer -> processor of transformers, with image and video processor."""
     control_tokens: tuple[str, ...]
-    """Start and end of an image, placeholders of an image's and of a video's features: tokens 3 to 6. Others follow."""
+    """Start and end of an image, placeholders of an image's and of a video's features: tokens 3 to 6; others follow. A
+    language model has none."""
     token_names: tuple[str, ...] = ()
     """Names under which the processor asks its tokenizer for them."""
-    image_markup: str
-    """Text of an image in the chat template."""
-    num_image_tokens: Callable[[int, int], int]
+    image_markup: str | None
+    """Text of an image in the chat template; None of a language model, which takes none."""
+    num_image_tokens: Callable[[int, int], int] | None
     """Width, height -> prompt tokens of a picture whose sides are multiples of 28."""
     plain_inputs: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]] | None = None
-    """Token ids [B, L], grids [images, 3] -> what transformers' own forward pass reads beside pixels and ids. None on
-    the generic path, where it is what the processor makes."""
+    """Token ids [B, L], grids [images, 3] -> what transformers' own forward pass reads beside pixels and ids. None of a
+    language model, and on the generic path, where it is what the processor makes."""
     as_published: Callable[[Path], None] = lambda folder: None
     """What makes of a folder that transformers has saved one like those that are published."""
-    parts: tuple[str, str, str]
-    """A parameter of the vision tower, of the projector and of the language model."""
+    parts: dict[str, str] = field(hash=False)
+    """Part in `learner.freeze` -> a parameter of it."""
     class_in_readme: str | None = None
     """Class of learner/README.md's example that is the family, where there is none in learner/families."""
     lora_targets: tuple[str, ...] = ("q_proj", "down_proj")
@@ -75,7 +76,19 @@ class Case:
     @property
     def is_padded(self) -> bool:
         """Whether it trains on the generic path, in rows and not in a stream."""
-        return self.plain_inputs is None
+        return self.takes_images and self.plain_inputs is None
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether it is a vision-language model."""
+        return self.image_markup is not None
+
+    @property
+    def model_class(self) -> Any:
+        """Class of transformers that makes and loads the model."""
+        from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+        return AutoModelForImageTextToText if self.takes_images else AutoModelForCausalLM
 
 
 def find_cases() -> dict[str, Case]:
@@ -87,14 +100,13 @@ def find_cases() -> dict[str, Case]:
 
 def write_model(folder: Path, case: Case, *, tie_word_embeddings: bool = True) -> None:
     """Write a Hugging Face folder: configuration, random float32 weights, tokenizer, chat template, processor."""
-    from transformers import AutoModelForImageTextToText
-
     torch.manual_seed(0)
-    AutoModelForImageTextToText.from_config(case.config(tie_word_embeddings)).save_pretrained(folder)
+    case.model_class.from_config(case.config(tie_word_embeddings)).save_pretrained(folder)
     case.as_published(folder)
     processor = case.processor(make_tokenizer(case))
-    template = CHAT_TEMPLATE.replace("IMAGE", case.image_markup)
-    processor.chat_template = template.replace("VIDEO", case.image_markup.replace(*case.control_tokens[2:4]))
+    markup = case.image_markup or ""
+    template = CHAT_TEMPLATE.replace("IMAGE", markup)
+    processor.chat_template = template.replace("VIDEO", markup and markup.replace(*case.control_tokens[2:4]))
     processor.save_pretrained(folder)
 
 

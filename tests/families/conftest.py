@@ -78,13 +78,19 @@ def own_family(case: Case, own_families: Callable[[Case], str | None]) -> str | 
 
 
 @pytest.fixture
+def _takes_images(case: Case) -> None:
+    if not case.takes_images:
+        pytest.skip("a language model takes no images")
+
+
+@pytest.fixture
 def policy(folder: Path, own_family: str | None) -> Policy:
     return whole_policy(folder, temperature=TEMPERATURE, own_family=own_family)
 
 
 @pytest.fixture
-def plain(folder: Path) -> torch.nn.Module:
-    return load_plain(folder)
+def plain(folder: Path, case: Case) -> torch.nn.Module:
+    return load_plain(folder, case.name)
 
 
 @pytest.fixture

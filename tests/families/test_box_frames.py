@@ -6,6 +6,7 @@ Sizes of published checkpoints are worked by hand in tests/unit/rollout/test_box
 import io
 import json
 
+import pytest
 from PIL import Image
 
 from learner.config import SUPPORTED_FAMILIES
@@ -20,6 +21,7 @@ BOX = (0.2, 0.25, 0.5, 0.8)
 """Shares of width and height."""
 
 
+@pytest.mark.usefixtures("_takes_images")
 def test_a_box_in_the_frame_of_the_family_earns_one_and_in_another_less(case, folder, differences):
     builder = PromptBuilder(folder, max_images=len(SIZES))
     images = tuple(picture(size) for size in SIZES)

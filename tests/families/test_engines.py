@@ -3,7 +3,7 @@
 import asyncio
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import tests.integration.environment  # noqa: F401
 from learner.policy.padding import load_encoder
 from learner.records import ScoredGroup, ScoredSequence
 from learner.training.trainer import PolicyTrainer
+from rollout.records import Sample
 from tests.families.case import Case
 from tests.families.packing import pack
 from tests.integration.loop_client import LoopClient
@@ -25,6 +26,10 @@ from tests.integration.tiny import image_sample, rollout_config, text_sample
 pytestmark = pytest.mark.slow
 
 SAMPLES = [image_sample(0), image_sample(1, (168, 56)), image_sample(2, (112, 112), (56, 84)), text_sample(3)]
+
+
+def samples_of(case: Case) -> list[Sample]:
+    return SAMPLES if case.takes_images else [replace(sample, images=()) for sample in SAMPLES]
 
 
 @dataclass
@@ -56,8 +61,8 @@ def connect(trainer: PolicyTrainer, client: LoopClient, dtype: str) -> Any:
     )  # fmt: skip
 
 
-async def generate(engine: Any, spec: Any) -> list[Any]:
-    return list(await asyncio.gather(*(engine.generate_group(s.sample_id, s, spec) for s in SAMPLES)))
+async def generate(engine: Any, samples: Sequence[Sample], spec: Any) -> list[Any]:
+    return list(await asyncio.gather(*(engine.generate_group(s.sample_id, s, spec) for s in samples)))
 
 
 async def compare(engine: Any, sender: Any, layout: dict[str, str]) -> tuple[list[str], int]:
@@ -72,13 +77,13 @@ async def observe(case: Case, trainer: PolicyTrainer, folders: Sequence[Path]) -
     from rollout.engine import GenerationEngine
     from rollout.records import SamplingSpec
 
-    before, after = folders
+    (before, after), samples = folders, samples_of(case)
     trainer.train_step(mixed_groups(case.name), step=0)
     trainer.export(before)
     engine = GenerationEngine(
         rollout_config(max_model_len=256, max_images_per_prompt=2, dtype=case.engine_dtype), before
     )
-    exported = await generate(engine, SamplingSpec(group_size=1, temperature=0.0, max_completion_tokens=12))
+    exported = await generate(engine, samples, SamplingSpec(group_size=1, temperature=0.0, max_completion_tokens=12))
 
     trainer.train_step(mixed_groups(case.name), step=1)
     trainer.export(after)
@@ -90,7 +95,9 @@ async def observe(case: Case, trainer: PolicyTrainer, folders: Sequence[Path]) -
     await engine.resume()
     layout = await engine.weight_layout(sender.names())
     wrong = await compare(engine, sender, layout)
-    groups = await generate(engine, SamplingSpec(group_size=3, temperature=1.0, max_completion_tokens=16, seed=5))
+    groups = await generate(
+        engine, samples, SamplingSpec(group_size=3, temperature=1.0, max_completion_tokens=16, seed=5)
+    )
     with torch.no_grad():
         for parameter in trainer.backend.policy.parameters():
             parameter.add_(0.01)
@@ -171,16 +178,15 @@ def test_the_exported_folder_gives_equal_greedy_tokens_in_transformers_and_vllm(
     case: Case, observed: Observed, exports: tuple[Path, Path], differences: Any
 ) -> None:
     """The engine's tokens are transformers' best ones; in bfloat16, best up to what the engine's logprobs are off."""
-    from transformers import AutoModelForImageTextToText
 
     from rollout.placeholders import banned_token_ids
 
     export, _ = exports
-    _, report = AutoModelForImageTextToText.from_pretrained(export, output_loading_info=True)
+    _, report = case.model_class.from_pretrained(export, output_loading_info=True)
     assert not any(report.values()), report
-    model, read = load_plain(export).eval(), prompt_reader(export)
+    model, read = load_plain(export, case.name).eval(), prompt_reader(case, export)
     banned, num_tokens, num_best, regret = banned_token_ids(export), 0, 0, 0.0
-    for sample, group in zip(SAMPLES, observed.exported, strict=True):
+    for sample, group in zip(samples_of(case), observed.exported, strict=True):
         inputs = read(sample)
         assert inputs["input_ids"][0].tolist() == group.prompt_token_ids.tolist()
         chosen = torch.tensor(group.generations[0].token_ids.tolist())
@@ -199,18 +205,20 @@ def test_the_exported_folder_gives_equal_greedy_tokens_in_transformers_and_vllm(
     differences.state("export in transformers and vLLM", case.name, said)
 
 
-def prompt_reader(folder: Path) -> Callable[[Any], dict[str, torch.Tensor]]:
+def prompt_reader(case: Case, folder: Path) -> Callable[[Sample], dict[str, torch.Tensor]]:
     """Return what makes transformers' inputs of a sample's question and pictures, by the folder's own processor."""
     from PIL import Image
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
 
-    def read(sample: Any) -> dict[str, torch.Tensor]:
+    def read(sample: Sample) -> dict[str, torch.Tensor]:
         pictures = [Image.open(io.BytesIO(image.data)) for image in sample.images]
         content = [{"type": "image"} for _ in pictures] + [{"type": "text", "text": sample.question}]
-        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        return dict(processor(text=[text], images=pictures or None, return_tensors="pt"))
+        messages = [{"role": "user", "content": content}]
+        text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        given = {"images": pictures or None} if case.takes_images else {}
+        return dict(processor(text=[text], **given, return_tensors="pt"))
 
     return read
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
+from learner.families.base import PARTS
 from learner.policy.conversion import buffer_names, checkpoint_names
 from learner.policy.source import FolderSource, PretrainedWeights
 from learner.policy.trainable import freeze_parameters
@@ -19,10 +20,8 @@ def skeleton(folder, own_family):
     return FolderSource(folder, SdpaKernel(), temperature=1.0, own_family=own_family).skeleton()
 
 
-def test_a_skeleton_has_no_storage_but_true_buffers(skeleton, folder):
-    from transformers import AutoModelForImageTextToText
-
-    plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+def test_a_skeleton_has_no_storage_but_true_buffers(skeleton, folder, case):
+    plain = case.model_class.from_pretrained(folder, dtype=torch.float32)
 
     assert all(parameter.is_meta for parameter in skeleton.parameters())
     buffers = dict(skeleton.hf_model.named_buffers())
@@ -30,11 +29,9 @@ def test_a_skeleton_has_no_storage_but_true_buffers(skeleton, folder):
         torch.testing.assert_close(buffers[name], buffer, rtol=0, atol=0)
 
 
-def test_weights_read_by_rows_are_those_of_transformers(skeleton, folder):
-    from transformers import AutoModelForImageTextToText
-
+def test_weights_read_by_rows_are_those_of_transformers(skeleton, folder, case):
     weights = PretrainedWeights(folder, skeleton.hf_model)
-    plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    plain = case.model_class.from_pretrained(folder, dtype=torch.float32)
 
     for name, parameter in plain.named_parameters():
         assert torch.equal(weights.rows(name), parameter), name
@@ -47,19 +44,22 @@ def test_checkpoint_names_are_those_in_the_models_own_file(skeleton, folder):
         assert set(names.values()) == set(file.keys())
 
 
-@pytest.mark.parametrize("part", [0, 1, 2])
+@pytest.mark.parametrize("part", PARTS)
 def test_a_part_is_frozen_by_name(skeleton, case, part):
-    name = ("vision_tower", "projector", "language_model")[part]
+    if part not in case.parts:
+        with pytest.raises(LearnerError, match=f"'{part}' matches no parameter"):
+            freeze_parameters(skeleton, (part,))
+        return
+    if len(case.parts) > 1:
+        freeze_parameters(skeleton, (part,))
 
-    freeze_parameters(skeleton, (name,))
-
-    expected = [index != part for index in range(3)]
-    assert [skeleton.hf_model.get_parameter(p).requires_grad for p in case.parts] == expected
+        frozen = {name: not skeleton.hf_model.get_parameter(found).requires_grad for name, found in case.parts.items()}
+        assert frozen == {name: name == part for name in case.parts}
 
 
-def test_the_three_parts_are_the_whole_model(skeleton):
+def test_the_parts_are_the_whole_model(skeleton, case):
     with pytest.raises(LearnerError, match="freezes every parameter; leave something to train"):
-        freeze_parameters(skeleton, ("vision_tower", "projector", "language_model"))
+        freeze_parameters(skeleton, tuple(case.parts))
 
 
 @pytest.mark.parametrize("is_copy", [False, True])

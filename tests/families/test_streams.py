@@ -134,6 +134,7 @@ def test_a_dummy_reaches_every_parameter_and_moves_none(policy, family):
     assert all(not p.grad.any() for p in policy.parameters() if p.grad is not None)
 
 
+@pytest.mark.usefixtures("_takes_images")
 def test_a_prompt_with_the_wrong_number_of_image_tokens_is_refused_by_group(encoder, family):
     group = make_group("short", family=family)
     broken = replace(group, prompt_token_ids=group.prompt_token_ids[4:])
@@ -142,6 +143,7 @@ def test_a_prompt_with_the_wrong_number_of_image_tokens_is_refused_by_group(enco
         encoder.encode([broken])
 
 
+@pytest.mark.usefixtures("_takes_images")
 def test_image_tokens_that_do_not_stand_together_are_refused_by_group(policy, encoder, family):
     group = make_group("torn", family=family)
     ids = group.prompt_token_ids.copy()
@@ -153,6 +155,7 @@ def test_image_tokens_that_do_not_stand_together_are_refused_by_group(policy, en
         pack(policy, encoder, [replace(group, prompt_token_ids=ids)])
 
 
+@pytest.mark.usefixtures("_takes_images")
 def test_an_image_that_does_not_decode_is_refused_by_group(encoder, family):
     group = make_group("torn", family=family)
     torn = group.images[0][:50]

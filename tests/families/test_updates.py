@@ -23,7 +23,8 @@ def scenarios(case, own_family):
     """By scenario: what differs from it for this family."""
     plain = {"model": case.name, "family": own_family}
     lora = LoraConfig(rank=4, target_modules=case.lora_targets)
-    return {PLAIN: plain, ADAPTERS: {**plain, "lora": lora, "activation_checkpointing": True}}
+    freeze = ("vision_tower",) if case.takes_images else ()
+    return {PLAIN: plain, ADAPTERS: {**plain, "lora": lora, "freeze": freeze, "activation_checkpointing": True}}
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,8 @@ class DrawnOptions:
     num_rows: int
     seed: int = 0
     """Seed of the drawings."""
+    in_words: bool = False
+    """Whether questions say in words what is drawn, for models that take no pictures; there are no boxes then."""
 
 
 class Drawn(Adapter):
@@ -40,7 +42,7 @@ class Drawn(Adapter):
     Conversion: options are answered by their text, boxes are in pixels. Splits are train and held_out; no drawing is
     in both. Ids: digests of drawing and question, which become the sample ids.
 
-    Options: num_rows (required), seed.
+    Options: num_rows (required), seed, in_words (text in place of pictures, and no boxes).
     """
 
     licence = Licence(name="Apache-2.0", note="drawn by this project, so its own licence holds")
@@ -57,6 +59,7 @@ class Drawn(Adapter):
             seed=part.arguments["seed"],
             split=part.name,  # type: ignore[arg-type]
             num_samples=part.arguments["num_rows"],
+            in_words=part.arguments["in_words"],
         )
         return map(_raw_row, drawn)
 
@@ -68,7 +71,7 @@ def _raw_row(sample: DemoSample) -> RawRow:
         task=sample.task,
         question=sample.question,
         answer="" if is_box else sample.answer,
-        images=(RawImage(data=sample.image_png),),
+        images=() if sample.image_png is None else (RawImage(data=sample.image_png),),
         options=sample.options,
         answer_type="text" if sample.task == "match_mcq" else sample.answer_type,
         boxes=(RawBox(values=tuple(json.loads(sample.answer))),) if is_box else None,

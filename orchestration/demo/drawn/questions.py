@@ -80,7 +80,8 @@ class Question:
 class DemoSample(Question):
     """A question with its picture and reference."""
 
-    image_png: bytes = field(repr=False)
+    image_png: bytes | None = field(repr=False)
+    """None where the question says in words what is drawn."""
     image_size: tuple[int, int]
     """(width, height) in pixels."""
     scene_digest: str
@@ -108,7 +109,9 @@ class DemoSample(Question):
         return rng.choice(self.slips).written(form) + END_OF_TURN
 
 
-def make_sample(asked: Question, *, image_png: bytes, image_size: tuple[int, int], scene_digest: str) -> DemoSample:
+def make_sample(
+    asked: Question, *, image_png: bytes | None, image_size: tuple[int, int], scene_digest: str
+) -> DemoSample:
     """Join a question with its picture."""
     return DemoSample(
         **{item.name: getattr(asked, item.name) for item in fields(asked)},

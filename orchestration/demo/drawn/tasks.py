@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -46,6 +47,7 @@ def generate_samples(
     num_samples: int,
     weights: Mapping[str, float] = TASK_WEIGHTS,
     questions_per_picture: int = 1,
+    in_words: bool = False,
 ) -> Iterator[DemoSample]:
     """Draw samples, which depend on the arguments alone.
 
@@ -57,6 +59,8 @@ def generate_samples(
         num_samples: Number of samples.
         weights: Relative share by task; other tasks do not occur.
         questions_per_picture: Consecutive samples that share one picture, if it allows so many questions.
+        in_words: Begin each question with a description of the drawing, in place of its picture; there are no boxes
+            then.
 
     Yields:
         Samples without repetition of picture and question.
@@ -67,6 +71,8 @@ def generate_samples(
     known = {*_SCENE_QUESTIONS, "chart"}
     if not set(weights) <= known or min(weights.values(), default=0) < 0 or sum(weights.values()) <= 0:
         raise ValueError(f"demo task weights are {dict(weights)}; name {', '.join(sorted(known))} with shares above 0")
+    if in_words:
+        weights = {task: share for task, share in weights.items() if task != "iou"}
     seen: set[str] = set()
     attempt = 0
     while len(seen) < num_samples:
@@ -75,8 +81,10 @@ def generate_samples(
         drawing, questions = _draw(weights, questions_per_picture, rng)
         if split_of(drawing.digest) != split:
             continue
-        image_png = encode_png(drawing.draw())
+        image_png = None if in_words else encode_png(drawing.draw())
         for question in questions[: num_samples - len(seen)]:
+            if in_words:
+                question = replace(question, question=f"{drawing.description}. {question.question}")
             sample = make_sample(question, image_png=image_png, image_size=(SIDE, SIDE), scene_digest=drawing.digest)
             if sample.sample_id not in seen:
                 seen.add(sample.sample_id)

@@ -99,9 +99,9 @@ CASE = Case(
     image_markup="<|image|>",
     num_image_tokens=num_image_tokens,
     as_published=scale_layers,
-    parts=(
-        "model.vision_tower.patch_embedder.input_proj.weight",
-        "model.embed_vision.embedding_projection.weight",
-        "model.language_model.norm.weight",
-    ),
+    parts={
+        "vision_tower": "model.vision_tower.patch_embedder.input_proj.weight",
+        "projector": "model.embed_vision.embedding_projection.weight",
+        "language_model": "model.language_model.norm.weight",
+    },
 )

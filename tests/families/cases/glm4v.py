@@ -53,9 +53,9 @@ CASE = replace(
         *("<|begin_of_video|>", "<|end_of_video|>"),
     ),
     image_markup="<|begin_of_image|><|image|><|end_of_image|>",
-    parts=(
-        "model.visual.embeddings.position_embedding.weight",
-        "model.visual.downsample.weight",
-        "model.language_model.norm.weight",
-    ),
+    parts={
+        "vision_tower": "model.visual.embeddings.position_embedding.weight",
+        "projector": "model.visual.downsample.weight",
+        "language_model": "model.language_model.norm.weight",
+    },
 )

@@ -20,11 +20,11 @@ def make_case(name: str, **text: Any) -> Case:
         image_markup="<IMG_CONTEXT>\n",
         num_image_tokens=num_image_tokens,
         plain_inputs=lambda ids, grids: {},
-        parts=(
-            "model.vision_tower.embeddings.cls_token",
-            "model.multi_modal_projector.linear_1.weight",
-            "model.language_model.norm.weight",
-        ),
+        parts={
+            "vision_tower": "model.vision_tower.embeddings.cls_token",
+            "projector": "model.multi_modal_projector.linear_1.weight",
+            "language_model": "model.language_model.norm.weight",
+        },
     )
 
 

@@ -69,9 +69,9 @@ CASE = Case(
     image_markup=QWEN_MARKUP,
     num_image_tokens=num_image_tokens,
     plain_inputs=grid_and_kinds,
-    parts=(
-        "model.visual.blocks.0.attn.qkv.weight",
-        "model.visual.merger.mlp.0.weight",
-        "model.language_model.norm.weight",
-    ),
+    parts={
+        "vision_tower": "model.visual.blocks.0.attn.qkv.weight",
+        "projector": "model.visual.merger.mlp.0.weight",
+        "language_model": "model.language_model.norm.weight",
+    },
 )

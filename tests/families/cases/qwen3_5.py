@@ -40,11 +40,11 @@ CASE = replace(
     qwen3_vl.CASE,
     name="qwen3_5",
     config=config,
-    parts=(
-        "model.visual.pos_embed.weight",
-        "model.visual.merger.linear_fc1.weight",
-        "model.language_model.layers.0.linear_attn.A_log",
-    ),
+    parts={
+        "vision_tower": "model.visual.pos_embed.weight",
+        "projector": "model.visual.merger.linear_fc1.weight",
+        "language_model": "model.language_model.layers.0.linear_attn.A_log",
+    },
     lora_targets=("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj", "q_proj"),
     engine_dtype="bfloat16",
     engine_atol=0.15,

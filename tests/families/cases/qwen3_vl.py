@@ -55,9 +55,9 @@ CASE = replace(
     config=config,
     processor=processor,
     num_image_tokens=num_image_tokens,
-    parts=(
-        "model.visual.pos_embed.weight",
-        "model.visual.deepstack_merger_list.1.linear_fc1.weight",
-        "model.language_model.norm.weight",
-    ),
+    parts={
+        "vision_tower": "model.visual.pos_embed.weight",
+        "projector": "model.visual.deepstack_merger_list.1.linear_fc1.weight",
+        "language_model": "model.language_model.norm.weight",
+    },
 )

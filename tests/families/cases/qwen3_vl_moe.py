@@ -38,6 +38,6 @@ CASE = replace(
     name="qwen3_vl_moe",
     config=config,
     as_published=swap_experts,
-    parts=(*qwen3_vl.CASE.parts[:2], "model.language_model.layers.0.mlp.experts.down_proj"),
+    parts={**qwen3_vl.CASE.parts, "language_model": "model.language_model.layers.0.mlp.experts.down_proj"},
     lora_targets=("q_proj", "o_proj"),
 )

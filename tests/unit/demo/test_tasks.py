@@ -91,3 +91,17 @@ def test_both_answers_of_a_yes_no_question_are_about_as_common() -> None:
     counts = Counter(s.answer for s in generate_samples(seed=9, split="train", num_samples=800, weights=weights))
 
     assert 0.4 < counts["yes"] / 800 < 0.6
+
+
+def test_in_words_a_question_begins_with_what_is_drawn_and_there_are_no_boxes() -> None:
+    drawn, told = (
+        list(generate_samples(seed=4, split="train", num_samples=60, in_words=in_words, weights=weights))
+        for in_words, weights in ((False, {"chart": 1.0}), (True, {"chart": 1.0, "iou": 5.0}))
+    )
+
+    assert {sample.task for sample in told} == {"chart"}
+    assert all(sample.image_png is None for sample in told)
+    for seen, read in zip(drawn, told, strict=True):
+        description = seen.solution.think.partition(";")[0]
+        assert read.question == f"{description}. {seen.question}"
+        assert (read.solution, read.slips, read.answer) == (seen.solution, seen.slips, seen.answer)

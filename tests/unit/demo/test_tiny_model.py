@@ -1,18 +1,21 @@
 """The model folder: its tokenizer, its processor, its weights, and that shared rows equal single ones."""
 
 import io
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from learner.config import SUPPORTED_FAMILIES
 from learner.families.base import ModelFamily
 from learner.families.registry import get_family
 from orchestration.demo.drawn.questions import END_OF_TURN, DemoSample, tags_of
+from orchestration.demo.drawn.tasks import generate_samples
 from orchestration.demo.tiny_model import CHAT_TOKENS, SILENT_WEIGHTS
 from orchestration.demo.warm_start import load, pictures_of, prompt_text
 from orchestration.settings.demo import CELL, SIDE
@@ -70,8 +73,10 @@ def test_digits_are_tokens_of_their_own(processor: Any) -> None:
     assert len(processor.tokenizer("112", add_special_tokens=False).input_ids) == 3
 
 
-def test_the_prompt_is_one_user_turn_with_the_image_first(processor: Any, tiny_model: TinyModel) -> None:
-    assert prompt_text(processor, "Find it.") == (
+def test_the_prompt_is_one_user_turn_with_the_image_first(
+    processor: Any, tiny_model: TinyModel, samples: list[DemoSample]
+) -> None:
+    assert prompt_text(processor, replace(samples[0], question="Find it.")) == (
         f"<|im_start|>user\n{tiny_model.image_markup}Find it.<|im_end|>\n<|im_start|>assistant\n"
     )
 
@@ -80,7 +85,7 @@ def test_a_drawing_takes_as_many_tokens_as_the_family_says(
     processor: Any, model: Any, samples: list[DemoSample]
 ) -> None:
     family = get_family(model.config)
-    prompt = prompt_text(processor, "Find it.")
+    prompt = prompt_text(processor, replace(samples[0], question="Find it."))
     ids = processor(text=[prompt * 2], images=[picture(samples[0]), picture(samples[3])]).input_ids[0]
     if not isinstance(family, ModelFamily):  # of Gemma 4, whose processor makes at least 64 of any picture
         assert ids.count(family.image_token_id) == 2 * 64
@@ -141,9 +146,31 @@ def test_questions_that_share_a_picture_see_what_each_would_see_alone(
     torch.testing.assert_close(shared, alone, rtol=1e-5, atol=1e-5)
 
 
+def test_questions_in_words_that_share_a_beginning_read_what_each_would_read_alone(tmp_path: Path) -> None:
+    told = list(generate_samples(seed=3, split="train", num_samples=9, questions_per_picture=3, in_words=True))
+    corpus = [text for sample in told for text in (sample.question, sample.demonstration(random.Random(0)))]
+    make_tiny_model(tmp_path, "qwen3", corpus=corpus)
+    policy, collator = load(tmp_path, tiny("qwen3"))
+    tokenizer, model = AutoTokenizer.from_pretrained(tmp_path), AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.manual_seed(0)
+    expected = []
+    with torch.no_grad():
+        for ours, plain in zip(policy.hf_model.parameters(), model.parameters(), strict=True):
+            plain.copy_(ours.normal_(0.0, 0.1))
+        rows = [[(s, s.solution.written(DEFAULT_FORMAT) + END_OF_TURN) for s in group] for group in pictures_of(told)]
+        shared, _ = policy(collator.collate(rows))
+        for sample, completion in [pair for row in rows for pair in row]:
+            prompt = tokenizer(prompt_text(tokenizer, sample), add_special_tokens=False, return_tensors="pt").input_ids
+            ids = tokenizer(completion, add_special_tokens=False, return_tensors="pt").input_ids
+            logits = model(torch.cat([prompt, ids], dim=1)).logits[0, prompt.shape[1] - 1 : -1]
+            expected.append(logits.log_softmax(-1).gather(1, ids[0, :, None])[:, 0])
+
+    torch.testing.assert_close(shared, torch.cat(expected), rtol=1e-5, atol=1e-5)
+
+
 def logprobs_alone(model: Any, processor: Any, sample: DemoSample, completion: str) -> torch.Tensor:
     inputs = processor(
-        text=[prompt_text(processor, sample.question) + completion],
+        text=[prompt_text(processor, sample) + completion],
         images=[picture(sample)],
         return_tensors="pt",
         return_mm_token_type_ids=hasattr(model.model, "get_rope_index"),

@@ -15,12 +15,11 @@ from learner.policy.source import FolderSource, PretrainedWeights
 from learner.records import ScoredGroup
 
 
-def load_plain(model_path: Path) -> torch.nn.Module:
-    from transformers import AutoModelForImageTextToText
-
-    return AutoModelForImageTextToText.from_pretrained(
+def load_plain(model_path: Path, family: str = "qwen2_5_vl") -> torch.nn.Module:
+    model: torch.nn.Module = CASES[family].model_class.from_pretrained(
         model_path, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
     )
+    return model
 
 
 def padded_logprobs(

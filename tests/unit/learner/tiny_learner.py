@@ -59,13 +59,16 @@ def make_group(
     seed: int = 0,
     family: str = "qwen2_5_vl",
 ) -> ScoredGroup:
-    """A group of random tokens; image sides are multiples of 28, so the number of image tokens is known."""
+    """A group of random tokens; image sides are multiples of 28, so the number of image tokens is known.
+
+    Language models get none.
+    """
     rng = np.random.default_rng([seed, *group_id.encode()])
 
     def text(length: int) -> list[int]:
         return rng.integers(7, VOCAB_SIZE, length).tolist()
 
-    prompt = text(2)
+    prompt, image_sizes = text(2), image_sizes if CASES[family].takes_images else ()
     for width, height in image_sizes:
         num_tokens = CASES[family].num_image_tokens(width, height)
         prompt += [VISION_START, *[IMAGE_TOKEN] * num_tokens, VISION_END, *text(1)]
