@@ -69,7 +69,9 @@ def test_the_cut_into_micro_batches_changes_no_update(family, folder, own_family
     differences.check(f"{what}: gradients", family, cut_gradients, gradients, atol=1e-5)
     loss, cut_loss = ([step["policy/loss"] for step in steps] for steps in (metrics, cut_metrics))
     differences.check(f"{what}: loss", family, cut_loss, loss, atol=1e-5)
-    for cut, uncut in zip(cut_metrics, metrics, strict=True):
+    for step, (cut, uncut) in enumerate(zip(cut_metrics, metrics, strict=True)):
         # The load of experts counts a prompt as often as it is fed.
         for name in {name for name in uncut if not name.startswith("experts/")} - {"learner/num_forward_tokens"}:
-            assert cut[name] == pytest.approx(uncut[name], rel=1e-4, abs=1e-5), name
+            # Adam's first update moves a weight by the whole rate whatever the size of its gradient, rounding included.
+            rel = 1e-2 if name == "policy/grad_norm" and step > 0 else 1e-4
+            assert cut[name] == pytest.approx(uncut[name], rel=rel, abs=1e-5), name
