@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.peft_helper import PEFTHelper
+from vllm.model_executor.models.utils import WeightsMapper
 
 from rollout.errors import WeightSyncError
 from rollout.fingerprint import shard_fingerprint
@@ -102,6 +103,11 @@ def own_parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]
         yield name.replace(BASE_LAYER, "."), parameter
 
 
+def name_mapper(model: torch.nn.Module) -> WeightsMapper:
+    """Return vLLM's renaming of checkpoint names for a model; classes that rename nothing have none, or None."""
+    return getattr(model, "hf_to_vllm_mapper", None) or WeightsMapper()
+
+
 def _shard_of(layer: Any, factor: str, number: int, whole: torch.Tensor) -> torch.Tensor:
     """Return the part of a whole factor that a layer keeps, by the layer's own rule."""
     if layer.tp_size == 1:
@@ -132,4 +138,4 @@ def _engine_name(manager: Any, layer: str) -> str:
 
 def _mapper(manager: Any) -> Any:
     """Return the model's renaming of checkpoint names; it stacks nothing, as factors of q, k and v stay apart."""
-    return manager.model.hf_to_vllm_mapper.get_rename_mapper()
+    return name_mapper(manager.model).get_rename_mapper()

@@ -16,6 +16,7 @@ from vllm.model_executor.layers.fused_moe.oracle.unquantized import UnquantizedM
 from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 
+from rollout.adapter import name_mapper
 from rollout.fingerprint import shard_fingerprint
 
 OWN_NAMES = {"gate_up_proj": "w13_weight", "down_proj": "w2_weight"}
@@ -35,7 +36,7 @@ def own_name(model: Any, name: str) -> str | None:
         model: of vLLM.
         name: of any tensor, in the checkpoint.
     """
-    [mapped] = model.hf_to_vllm_mapper.apply_list([name]) or [name]
+    [mapped] = name_mapper(model).apply_list([name]) or [name]
     place, _, last = mapped.rpartition(".")
     found = f"{place}.{CHILD}.{OWN_NAMES.get(last)}"
     return found if found in dict(model.named_parameters()) else None

@@ -32,7 +32,7 @@ from vllm.model_executor.model_loader.weight_utils import initialize_single_dumm
 from vllm.model_executor.models import ModelRegistry, supports_multimodal
 
 from conf.daemon_call import begin
-from rollout.adapter import Factors, factor_fingerprint, factor_places, install, own_parameters
+from rollout.adapter import Factors, factor_fingerprint, factor_places, install, name_mapper, own_parameters
 from rollout.core_watch import die_with_parent
 from rollout.experts import CHILD, expert_share, own_name
 from rollout.fingerprint import fingerprint, shard_fingerprint
@@ -47,6 +47,8 @@ GIVEN_UP = "given_up"
 """Key of the group's store under which the learner writes why it aborted a transfer."""
 POLL_S = 0.2
 """Time between two reads of that key; one is a message of a few bytes."""
+PACKED = "packed_modules_mapping"
+"""Attribute of vLLM's models: a merged layer -> the layers of a checkpoint in it."""
 
 
 class ReopenedUpdates:
@@ -207,7 +209,7 @@ class BlankLoader(DummyModelLoader):
             initialize_single_dummy_weight(parameter)
         stored = model.state_dict().keys()
         buffers = {name: buffer for name, buffer in model.named_buffers() if name in stored}
-        mapper: Any = model.hf_to_vllm_mapper if buffers else None
+        mapper = name_mapper(model)
         for path in Path(model_config.model).glob("*.safetensors") if buffers else ():
             with safe_open(str(path), framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118
@@ -226,14 +228,14 @@ class WeightInspector:
         """
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
         own = dict(own_parameters(model)) | plain_convolutions(model)
-        # InternVL's own mapping is empty, and its language model has one.
+        # InternVL's own is empty, and its language model has one; with Idefics3 it is the other way round.
         language = model.get_language_model() if supports_multimodal(model) else model
-        packed = language.packed_modules_mapping | model.packed_modules_mapping
+        packed = {**getattr(language, PACKED, {}), **getattr(model, PACKED, {})}
         merged = {part: whole for whole, parts in packed.items() for part in parts}
         places = {part: place for parts in packed.values() for place, part in enumerate(parts)}
         layout = {}
         for name in sorted(names, key=lambda name: max(places.get(part, 0) for part in name.split("."))):
-            mapped = model.hf_to_vllm_mapper.apply_list([name])
+            mapped = name_mapper(model).apply_list([name])
             candidate = mapped[0] if mapped else name
             if (experts := own_name(model, name)) is not None:
                 candidate = experts

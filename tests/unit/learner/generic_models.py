@@ -171,7 +171,7 @@ def write_idefics3(folder: Path) -> None:
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessor, Idefics3Processor
 
     config = Idefics3Config(
-        text_config={**TEXT, "model_type": "llama"},
+        text_config={**TEXT, "model_type": "llama", "tie_word_embeddings": True},  # vLLM reads it here
         vision_config={**SIGLIP, "model_type": "idefics3_vision"},
         image_token_id=IDS["image_token"],
         scale_factor=2,
