@@ -12,8 +12,9 @@ from tests.integration.driver import Driver
 
 MODELS = Path(__file__).parents[2] / "conf" / "model"
 NUM_STEPS, NUM_COMPARED = 20, 5
-LEAST_RISE = 0.1
-"""Of the mean reward, which is between 0 and 1, from the first steps to the last. Measured: see learner/README.md."""
+LEAST_RISE = 0.04
+"""Of the mean reward, which is between 0 and 1, from the first steps to the last: two standard errors of the difference
+between two means of 640 completions. Measured are 0.08 and more, see learner/README.md."""
 NUM_ROWS = 16
 """Questions: every step asks all of them, so that its reward does not depend on which were drawn."""
 
