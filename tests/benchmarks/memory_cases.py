@@ -45,6 +45,7 @@ class Case:
     """Groups of one micro-batch."""
     prompt_tokens: int = 80
     image_side: int = 168
+    """0 for no image."""
     group_size: int = 4
     completion_tokens: int = 32
     learner: dict[str, Any] = field(default_factory=dict)
@@ -76,8 +77,6 @@ class Case:
 
     def groups(self, folder: Path, rank: int = 0) -> list[ScoredGroup]:
         """A step's groups of one rank: MICRO_BATCHES micro-batches of the load."""
-        image_token = shape_in(folder).image_token_id
-        assert image_token is not None
         return [
             make_group(
                 f"g{rank}_{index}",
@@ -85,7 +84,7 @@ class Case:
                 prompt_tokens=self.prompt_tokens,
                 image_side=self.image_side,
                 vocab_size=NUM_BYTES if self.is_demo else self.vocab_size,
-                image_token=image_token,
+                image_token=shape_in(folder).image_token_id or IMAGE_TOKEN,
             )
             for index in range(MICRO_BATCHES * self.prompts)
         ]
@@ -93,7 +92,7 @@ class Case:
 
 def demo_case(family: str, **learner: Any) -> Case:
     """Return a case of the demo's tiny model of a family; Gemma 4 enlarges every square to 64 tokens, padded to 70."""
-    side = 224 if family == "gemma4" else 112
+    side = 0 if tiny(family).hf_processor is None else 224 if family == "gemma4" else 112
     return Case(family=family, is_demo=True, image_side=side, prompt_tokens=110, learner=learner)
 
 
