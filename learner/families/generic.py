@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
 
 from learner.errors import LearnerError
 from learner.families.base import BaseFamily, PaddedInputs
+from learner.families.causal_lm import LENGTH_DEPENDENT
 
 BOTH_WAYS = ("paligemma", "shieldgemma2")
 """Architectures whose prompts attend both ways in transformers, and backwards only in the engine."""
@@ -64,6 +65,11 @@ class Generic(BaseFamily):
             return "its prompts attend both ways, which the engine does not compute; take a causal model"
         if getattr(config, "quantization_config", None):
             return "its weights are quantised (quantization_config); take the checkpoint that is not"
+        if rope := _length_dependent_rope(config.get_text_config()):
+            return (
+                f"its rotary embedding is {rope}, which transformers chooses by the longest sequence of a batch and "
+                "the engine once for all; take a checkpoint or a config.json with another rope_type"
+            )
         if not self.is_text_only and self.image_token_id is None:
             return "its configuration names no image_token_id, so image tokens cannot be counted; write a family for it"
         return None
@@ -141,3 +147,13 @@ class Generic(BaseFamily):
             if is_block and not name.startswith(tuple(f"{outer}." for outer in found)):
                 found[name] = module
         return list(found.values())
+
+
+def _length_dependent_rope(text: Any) -> str | None:
+    """Return the type of a language model's rotary embedding that depends on lengths; None where none does.
+
+    A configuration has the parameters of one embedding, or those of one for each kind of layer.
+    """
+    found = getattr(text, "rope_parameters", None) or {}
+    kinds = {part.get("rope_type") for part in (found, *found.values()) if isinstance(part, Mapping)}
+    return next((kind for kind in LENGTH_DEPENDENT if kind in kinds), None)

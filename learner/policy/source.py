@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,13 @@ class FolderSource:
         buffers = buffer_names(policy.hf_model)
         if buffers and not self._is_random:
             weights = PretrainedWeights(self._model_path, policy.hf_model)
+            optional = policy.hf_model._keys_to_ignore_on_load_missing or ()
+            missing = [n for n in buffers if n not in weights and not any(re.search(key, n) for key in optional)]
+            if missing:
+                raise LearnerError(
+                    f"the weight files in {self._model_path} lack {len(missing)} buffers of this architecture, such as "
+                    f"{missing[0]}; the folder is incomplete: download the whole checkpoint"
+                )
             for name in buffers:
                 if name in weights:
                     policy.hf_model.get_buffer(name).copy_(weights.rows(name))

@@ -11,8 +11,12 @@ import torch.distributed as dist
 
 from learner.backends.base import TrainBackend
 from learner.config import ExpertsConfig
+from learner.errors import LearnerError
 from learner.policy.packing import MicroBatch
 from learner.policy.routing import RouterSums, RouterWatch
+
+NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""Keys of configurations for the number of experts."""
 
 
 def balance_loss(loads: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
@@ -49,8 +53,20 @@ class ExpertBalance:
 
     @classmethod
     def of(cls, backend: TrainBackend, config: ExpertsConfig) -> Self | None:
-        """Return one for the policy of a backend, or None where that has no experts."""
+        """Return one for the policy of a backend, or None where that has no experts.
+
+        Raises:
+            LearnerError: the loss is asked for, and the model's routers are not known.
+        """
         routers = backend.policy.routers
+        hf_config = backend.policy.hf_model.config
+        text = hf_config.get_text_config()
+        if routers is None and config.balance_loss_coef > 0 and any(getattr(text, key, None) for key in NUM_EXPERTS):
+            raise LearnerError(
+                f"learner.experts.balance_loss_coef is {config.balance_loss_coef:g}, but the routers of a model of "
+                f"type {hf_config.model_type} are not known here; set it to 0, or write a family whose expert_layers "
+                "returns its layers of experts (learner/README.md)"
+            )
         return None if routers is None else cls(routers, config.balance_loss_coef, backend)
 
     def begin(self, batches: Iterable[tuple[MicroBatch, bool]]) -> None:

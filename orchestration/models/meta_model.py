@@ -170,7 +170,9 @@ def _parts(config: Any, modules: Mapping[str, Any], language: str) -> dict[str, 
     others = [name for name in inner if name not in ("", language, "lm_head")]
     if not others:
         return {"vision_tower": [], "projector": [], "language_model": [f"{language}.", "lm_head."]}
-    tower = max(others, key=lambda name: _numel(modules[name]))
+    # A tower of sound may be the larger one.
+    seeing = [name for name in others if "vis" in name.rpartition(".")[2]]
+    tower = max(seeing or others, key=lambda name: _numel(modules[name]))
     inside = [f"{name}." for name in modules
               if name.rpartition(".")[0] == tower and ("merger" in name.rpartition(".")[2])]  # fmt: skip
     return {

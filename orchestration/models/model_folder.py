@@ -61,6 +61,9 @@ RENAMINGS = (
     (re.compile(r"^(visual|vision_tower|multi_modal_projector)\."), r"model.\1."),
     (re.compile(r"^model\.(?=embed_tokens\.|layers\.|norm\.)"), "model.language_model."),
 )
+STACKS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
+"""A parameter of all experts -> the layers of one expert that are joined in it."""
+OF_ONE_EXPERT = re.compile(r"(.*\.experts\.)(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
 
 
 def check_model(model: ModelConfig, reward: RewardConfig, spec: PromptSpec, *, needs_weights: bool = True) -> None:
@@ -261,7 +264,7 @@ def _check_tensors(
         if QUANTISED_NAME.search(name):
             raise _quantised(folder, tensor.file.name, name)
     wanted = {tensor.name: tensor for tensor in shape.tensors}
-    found = {parameter_name(name, wanted): tensor for name, tensor in stored.items()}
+    found = {parameter_name(name, wanted): tensor for name, tensor in _stacked(stored).items()}
     for name, held in found.items():
         if name in wanted and held.dtype not in TRAINED_DTYPES:
             raise _quantised(folder, held.file.name, f"{name} of type {held.dtype}")
@@ -280,6 +283,29 @@ def _check_tensors(
             f"model.path: {found[other].file} holds {other} of shape {list(found[other].shape)}, and config.json "
             f"asks for {list(wanted[other].shape)}; both must be of one checkpoint: download it again"
         )
+
+
+def _stacked(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Return tensors by name, with those of single experts joined as transformers joins them while it loads.
+
+    Experts that lack a tensor, or have one of another shape, are not counted: the whole has then too few.
+    """
+    joined = dict(stored)
+    experts: dict[str, dict[str, dict[str, StoredTensor]]] = {}
+    for name, tensor in stored.items():
+        if (match := OF_ONE_EXPERT.fullmatch(name)) is not None:
+            place, number, layer = match.groups()
+            experts.setdefault(place, {}).setdefault(number, {})[layer] = tensor
+    for place, by_number in experts.items():
+        for whole, layers in STACKS.items():
+            complete = [layer_of for layer_of in by_number.values() if all(layer in layer_of for layer in layers)]
+            if not complete or f"{place}{whole}" in joined:
+                continue
+            one = complete[0][layers[0]]
+            count = sum({layer_of[layer].shape for layer in layers} == {one.shape} for layer_of in complete)
+            rows, *others = one.shape
+            joined[f"{place}{whole}"] = replace(one, shape=(count, rows * len(layers), *others))
+    return joined
 
 
 def _fits(wanted: Tensor, held: StoredTensor) -> bool:

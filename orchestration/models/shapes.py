@@ -31,11 +31,11 @@ UNREAD = frozenset(
         "_attn_implementation_autoset", "in_chans", "spatial_patch_size", "tokens_per_second", "vision_token_id",
         "vision_start_token_id", "vision_end_token_id", "model_type", "rope_theta", "rope_scaling",
         "max_window_layers", "use_sliding_window", "sliding_window", "norm_topk_prob",
-        "global_head_dim",
+        "global_head_dim", "head_dim",
     }
 )  # fmt: skip
 """Keys of published files that affect no tensor's shape and that not every class of transformers has; or that
-one reads beside its fields (Gemma 4's global_head_dim)."""
+one reads beside its fields (Gemma 4's global_head_dim, Qwen3-MoE's head_dim)."""
 COUNTS = (
     *("num_hidden_layers", "depth", "hidden_size", "intermediate_size", "vocab_size", "num_attention_heads"),
     *("num_key_value_heads", "num_heads", "head_dim"),

@@ -11,16 +11,21 @@ import torch
 from generic_models import IDS, VISION, step_with_text_apart, write_text, write_vision
 from learner_scenarios import start_trainer, weights_of
 from plain_model import whole_policy
+from safetensors.torch import load_file, save_file
 from test_generic_family import CPU, build, text_group, vision_groups
 from tiny_learner import run_ranks
 
 from learner.attention.sdpa import SdpaKernel
 from learner.batching import TrainSequence, make_pieces, plan_micro_batches
+from learner.config import ExpertsConfig
 from learner.errors import LearnerError
 from learner.families.base import PARTS
 from learner.families.registry import get_family
 from learner.policy.padding import PaddedBuilder, join_tensors, load_encoder
 from learner.policy.source import FolderSource
+
+DYNAMIC_ROPE = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+LONG_ROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +175,12 @@ def test_images_of_several_sizes_are_padded_as_processors_do_and_other_outputs_a
         ("wav2vec2", {}, "neither for AutoModelForImageTextToText nor for AutoModelForCausalLM"),
         ("llava", {"quantization_config": {"quant_method": "fp8"}}, "its weights are quantised"),
         ("kosmos-2", {}, "names no image_token_id"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+            "embedding is dynamic",
+        ),
+        ("phi3", {"rope_parameters": LONG_ROPE}, "its rotary embedding is longrope"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(kind, changes, message):
@@ -228,3 +239,25 @@ def test_two_ranks_update_as_one_does_though_one_of_them_has_no_images(gemma, ge
     differences.check("2 ranks = 1 rank: weights", "generic: gemma4", first["weights"], one["weights"], atol=1e-4)
     assert first["metrics"]["policy/loss"] == pytest.approx(one["metrics"]["policy/loss"], abs=1e-5)
     assert second["metrics"] == first["metrics"]
+
+
+def test_a_folder_that_lacks_a_buffer_of_its_architecture_is_refused(tmp_path):
+    write_vision(tmp_path, "gemma4")
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("layers.1.layer_scalar"))
+    save_file(
+        {k: v for k, v in tensors.items() if k != name}, tmp_path / "model.safetensors", metadata={"format": "pt"}
+    )
+
+    with pytest.raises(LearnerError, match=rf"lack 1 buffers of this architecture, such as {re.escape(name)}"):
+        FolderSource(tmp_path, SdpaKernel(), temperature=1.0).skeleton()
+
+
+def test_a_balance_loss_of_routers_that_are_not_known_is_refused(tmp_path):
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    write_text(tmp_path, "qwen3_moe", **experts)
+
+    start_trainer(0, 1, 0, tmp_path).close()
+    with pytest.raises(LearnerError, match=r"balance_loss_coef is 0.1, but the routers of a model of type qwen3_moe"):
+        start_trainer(0, 1, 0, tmp_path, experts=ExpertsConfig(balance_loss_coef=0.1))
+    torch.distributed.destroy_process_group()

@@ -133,6 +133,23 @@ def test_a_family_that_the_learner_does_not_know_is_divided_by_its_modules() -> 
     }  # fmt: skip
 
 
+def test_a_tower_of_sound_larger_than_that_of_pictures_is_not_taken_for_it() -> None:
+    from transformers import Gemma4Config
+
+    text = {**TINY_TEXT, "layer_types": ["sliding_attention", "full_attention"] * 2, "vocab_size_per_layer_input": 512}
+    tower = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "head_dim": 16,
+    }
+    config = Gemma4Config(text_config=text, vision_config=tower, audio_config={"num_hidden_layers": 2})
+    found = describe(config.to_dict())
+    assert found["tower"]["width"] == 32
+    assert {part for name, _, part, *_ in found["tensors"] if "vision_tower." in name} == {"vision_tower"}
+
+
 def test_layers_of_linear_attention_have_a_state_and_no_keys() -> None:
     text = shape("qwen3_5").text
 

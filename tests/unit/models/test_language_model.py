@@ -2,15 +2,19 @@
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from learner.config import LoraConfig
 from orchestration.models.chat_template import ChatTemplate
+from orchestration.models.files import stored_tensors
 from orchestration.models.image_tokens import images_fault
-from orchestration.models.model_folder import check_model_folder, parameter_name
-from orchestration.models.shapes import ModelShape, read_saved_shape
+from orchestration.models.model_folder import STACKS, _check_tensors, check_model_folder, parameter_name
+from orchestration.models.shapes import ModelShape, read_saved_shape, read_shape
 from orchestration.models.tensors import trained_tensors
 from orchestration.plan.findings import image_findings
 from orchestration.settings.errors import ConfigError
@@ -21,6 +25,14 @@ from rollout.records import Sample, Turn
 from tests.tiny_models import make_tiny_model
 from tests.unit.plan.runs import dataset, row
 
+TEXT_SIZES = {
+    "vocab_size": 256,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 AS_PUBLISHED = (
     "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] | trim }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -97,3 +109,36 @@ def test_a_folder_without_a_template_is_refused_by_what_is_missing(made: Path, t
 
     with pytest.raises(ConfigError, match="has no chat template; copy chat_template"):
         ChatTemplate(folder)
+
+
+def test_experts_in_tensors_of_their_own_are_those_of_the_model(tmp_path: Path) -> None:
+    """Qwen3-MoE as published: three matrices an expert, which transformers joins while it loads."""
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+    config = {**TEXT_SIZES, **sizes, "model_type": "qwen3_moe", "tie_word_embeddings": True, "head_dim": 16}
+    shape = read_saved_shape(config)
+    tensors = {}
+    for tensor in shape.tensors:
+        place, _, last = tensor.name.rpartition(".")
+        if last not in STACKS:
+            tensors[tensor.name] = np.zeros(tensor.shape, np.float32)
+            continue
+        layers, (count, rows, columns) = STACKS[last], tensor.shape
+        for expert, layer in product(range(count), layers):
+            matrix = np.zeros((rows // len(layers), columns), np.float32)
+            tensors[f"{place}.{expert}.{layer}.weight"] = matrix
+    save_file(tensors, tmp_path / "model.safetensors")
+
+    _check_tensors(tmp_path, config, shape, stored_tensors(tmp_path))
+    del tensors["model.layers.0.mlp.experts.3.up_proj.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(
+        ConfigError, match=r"experts.gate_up_proj of shape \[3, 48, 64\], and config.json asks for \[4, 48"
+    ):
+        _check_tensors(tmp_path, config, shape, stored_tensors(tmp_path))
+
+
+def test_a_heads_width_may_be_stated_where_a_class_reads_it_beside_its_fields() -> None:
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "tie_word_embeddings": False}
+    shape = read_shape({**TEXT_SIZES, **sizes, "model_type": "qwen3_moe", "head_dim": 24})
+    assert shape.text.head_dim == 24
+    assert next(tensor.shape for tensor in shape.tensors if tensor.name.endswith("q_proj.weight")) == (96, 64)
