@@ -36,7 +36,18 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session", params=CASES.values(), ids=CASES.keys())
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Ask of each case, or of those that the function `takes` of a test's module chooses.
+
+    A fixture `case` of the module's own would not do: fixtures that need this one would keep another file's last case.
+    """
+    if "case" in metafunc.fixturenames:
+        takes = getattr(metafunc.module, "takes", None)
+        chosen = [case for case in CASES.values() if takes is None or takes(case)]
+        metafunc.parametrize("case", chosen, ids=[case.name for case in chosen], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 

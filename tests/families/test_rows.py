@@ -1,19 +1,14 @@
 """Rows of the generic path against transformers' own forward on each sequence alone, for every family that takes it."""
 
-import pytest
 import torch
 from test_generic_family import plain_logprobs, vision_groups
 from transformers import AutoProcessor
 
-from tests.families.conftest import CASES
 from tests.families.packing import pack
 
-PADDED = {name: case for name, case in CASES.items() if case.is_padded}
 
-
-@pytest.fixture(scope="session", params=PADDED.values(), ids=PADDED.keys())
-def case(request):
-    return request.param
+def takes(case):
+    return case.is_padded
 
 
 def test_rows_equal_each_sequence_alone_in_logprobs_and_gradients(case, folder, policy, plain, encoder, differences):

@@ -16,17 +16,15 @@ from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
 from learner.policy.packing import MicroBatchBuilder
 from tests.families.case import IMAGE_TOKEN
-from tests.families.conftest import CASES, TEMPERATURE
+from tests.families.conftest import TEMPERATURE
 from tests.families.packing import CPU, pack
 
 NAMES = {"always": "prefix-shared = padded", "never": "packed = padded", "auto": "auto = padded"}
 ALL = ("square", "wide", "pair", "text", "single")
-STREAMED = {name: case for name, case in CASES.items() if not case.is_padded}
 
 
-@pytest.fixture(scope="session", params=STREAMED.values(), ids=STREAMED.keys())
-def case(request):
-    return request.param
+def takes(case):
+    return not case.is_padded
 
 
 def test_raw_logprobs_know_neither_temperature_nor_banned_tokens(folder, family, own_family, encoder):
