@@ -44,6 +44,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         takes = getattr(metafunc.module, "takes", None)
         chosen = [case for case in CASES.values() if takes is None or takes(case)]
+        if "_takes_images" in metafunc.fixturenames:
+            chosen = [case for case in chosen if case.takes_images]
         metafunc.parametrize("case", chosen, ids=[case.name for case in chosen], indirect=True, scope="session")
 
 
@@ -89,9 +91,8 @@ def own_family(case: Case, own_families: Callable[[Case], str | None]) -> str | 
 
 
 @pytest.fixture
-def _takes_images(case: Case) -> None:
-    if not case.takes_images:
-        pytest.skip("a language model takes no images")
+def _takes_images() -> None:
+    """Of a test that asks of no language model; see `pytest_generate_tests`."""
 
 
 @pytest.fixture
